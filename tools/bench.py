@@ -1,7 +1,7 @@
-"""Speed of pretraining's parts in images per second: files to crops (loader), crops to views
-(augment), the network (compute), the whole step; the bottleneck is named. Speed of detection in
-seconds: an iteration of both engines (detect), scoring by all evaluators at hand (evaluate). Exact
-kNN search compared with faiss-cpu and scikit-learn, in seconds and memory (knn)."""
+"""Measures speed. Pretraining, in images per second: from files to crops (loader), from crops to
+views (augment), and a complete step with its parts (step); it names the bottleneck. Detection, in
+seconds: an iteration of both engines (detect), and scoring by all installed evaluators (evaluate).
+Exact kNN search, in seconds and memory, compared with faiss-cpu and scikit-learn (knn)."""
 
 from __future__ import annotations
 
@@ -34,28 +34,52 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = make_parser(__doc__, EXAMPLE, overrides=False)
     parser.add_argument("kind", choices=KINDS, help="what to measure")
     parser.add_argument(
-        "--peer", choices=("lightly",), help="measure lightly's JPEG to 2 views as well"
+        "--peer",
+        choices=("lightly",),
+        help="also measure how fast lightly makes two views of a file",
     )
     parser.add_argument(
         "--data",
         type=Path,
-        help="folder of images (generated photographs); detect: root of the data sets ($DETECTRON2_"
-        "DATASETS, or generated ones for digits_*.yaml)",
+        help="folder of images (default: generated photographs); for detect: the folder of the "
+        "data sets (default: $DETECTRON2_DATASETS, or generated digits for digits_*.yaml)",
     )
     parser.add_argument(
         "--config",
-        help="simclr_r50.yaml on a GPU, simclr_demo.yaml without; detect: digits_coco.yaml",
+        help="default: simclr_r50.yaml on a GPU, simclr_demo.yaml without one; for detect: "
+        "digits_coco.yaml",
     )
     parser.add_argument(
-        "--batch-size", type=int, help="images (256 on a GPU, 32 without; detect: the config's)"
+        "--batch-size",
+        type=int,
+        help="number of images (default: 256 on a GPU, 32 without one, the config's for detect)",
     )
-    parser.add_argument("--images", type=int, default=500, help="evaluate: test images (500)")
-    parser.add_argument("--bank", type=int, default=100_000, help="knn: rows to search (100000)")
-    parser.add_argument("--queries", type=int, default=2000, help="knn: rows to search for (2000)")
-    parser.add_argument("--dim", type=int, default=512, help="knn: of a feature (512)")
-    parser.add_argument("--workers", type=int, default=cores(), help="loader processes (all cores)")
-    parser.add_argument("--seconds", type=float, default=5.0, help="of one measurement (5)")
-    parser.add_argument("--repetitions", type=int, default=3, help="measurements of each part (3)")
+    parser.add_argument(
+        "--images", type=int, default=500, help="for evaluate: number of test images (500)"
+    )
+    parser.add_argument(
+        "--bank",
+        type=int,
+        default=100_000,
+        help="for knn: number of features that are searched (100000)",
+    )
+    parser.add_argument(
+        "--queries",
+        type=int,
+        default=2000,
+        help="for knn: number of features whose neighbours are searched (2000)",
+    )
+    parser.add_argument("--dim", type=int, default=512, help="for knn: size of a feature (512)")
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=cores(),
+        help="number of loader processes (default: all cores)",
+    )
+    parser.add_argument("--seconds", type=float, default=5.0, help="length of one measurement (5)")
+    parser.add_argument(
+        "--repetitions", type=int, default=3, help="number of measurements of each part (3)"
+    )
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     parser.add_argument("--output", type=Path, help="folder in which to write bench_KIND.json")
     parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="config overrides")

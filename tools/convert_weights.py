@@ -40,16 +40,18 @@ def build_parser() -> ArgumentParser:
         "target",
         metavar="OUTPUT",
         nargs="?",
-        help="the file to write; or hf-hub:USER/NAME: a folder for the hub (hub/USER/NAME, or "
-        "--output) with safetensors, config and model card",
+        help="the file to write; hf-hub:USER/NAME writes a folder for the hub (hub/USER/NAME, or "
+        "the folder of --output) with safetensors, config and model card",
     )
-    parser.add_argument("--output", metavar="DIR", help="instead of OUTPUT: DIR/NAME.pkl")
+    parser.add_argument(
+        "--output", metavar="DIR", help="write DIR/NAME.pkl; takes the place of OUTPUT"
+    )
     parser.add_argument(
         "--records",
         nargs="+",
         default=[],
         metavar="DIR",
-        help="folder of results for the model card",
+        help="folders of results, which the model card then shows",
     )
     parser.add_argument(
         "--push", action="store_true", help="upload the folder to the hub with your own token"
@@ -58,7 +60,7 @@ def build_parser() -> ArgumentParser:
         "--source",
         default="auto",
         metavar="NAME",
-        help="force the source format; --list-sources names them (default auto)",
+        help="read the file as this format; --list-sources shows the names (default: auto)",
     )
     parser.add_argument(
         "--prefix",
@@ -68,8 +70,12 @@ def build_parser() -> ArgumentParser:
             " `generic`"
         ),
     )
-    parser.add_argument("--list-sources", action="store_true", help="print the formats and stop")
-    parser.add_argument("--check", action="store_true", help="prove only, write nothing")
+    parser.add_argument(
+        "--list-sources", action="store_true", help="print the names of the formats, and exit"
+    )
+    parser.add_argument(
+        "--check", action="store_true", help="prove that the conversion is equal, but write nothing"
+    )
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
     add_trust(parser)
     return parser

@@ -24,7 +24,7 @@ def parse(argv: Sequence[str] | None) -> Namespace:
     add = parser.add_argument
     add("--config", help="a config of any kind: a path, or a name below configs/")
     add("--weights", help="a checkpoint of any kind, or `random`")
-    add("--output", default="runs", help="folder in which a run would write (default: runs)")
+    add("--output", default="runs", help="the folder of the run, to check its disk (default: runs)")
     add("--num-gpus", type=int, default=1, help="number of processes that a run would have (1)")
     add(
         "--gpu",
@@ -37,7 +37,13 @@ def parse(argv: Sequence[str] | None) -> Namespace:
         action="store_true",
         help="start the run for a short time to measure its time and memory",
     )
-    add("--probe-seconds", type=float, default=30.0, metavar="S", help="of --probe (30)")
+    add(
+        "--probe-seconds",
+        type=float,
+        default=30.0,
+        metavar="S",
+        help="length of the run of --probe (30)",
+    )
     add_trust(parser)
     add("--json", action="store_true", help="print the findings as JSON")
     return parser.parse_args(argv)

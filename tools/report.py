@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Result records in; a table per protocol and report.{html,md,csv,tex} out."""
+"""Reads result records and writes report.{html,md,csv,tex}, with a table for each protocol."""
 
 from __future__ import annotations
 
@@ -15,19 +15,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Writes the report, prints its tables and the path of the page."""
     parser = make_parser(__doc__, EXAMPLE, overrides=False)
     parser.add_argument(
-        "results", nargs="+", metavar="RESULTS_DIR", help="searched for record.json"
+        "results",
+        nargs="+",
+        metavar="RESULTS_DIR",
+        help="folders of runs, which are searched for record.json",
     )
     parser.add_argument("--output", required=True, help="folder in which to write the four files")
     parser.add_argument(
         "--compare",
         nargs=2,
         metavar=("A", "B"),
-        help="two rows: labels, names in the records, or folders of the runs",
+        help="compare two rows; A and B are labels, names in the records, or folders of the runs",
     )
     parser.add_argument(
         "--leaderboard",
         action="store_true",
-        help="also ranks all checkpoints over all tasks: leaderboard.html, .md, .csv and .tex",
+        help="also rank all checkpoints over all tasks, in leaderboard.html, .md, .csv and .tex",
     )
     parser.add_argument("--title", default="Transfer results", help="the page's heading")
     parser.add_argument(

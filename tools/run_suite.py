@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Runs a suite: pretraining, conversion, checkpoints x tasks x trials, then the report."""
+"""Runs a suite: pretrains, converts, scores each checkpoint on each task, and makes the report."""
 
 from __future__ import annotations
 
@@ -30,8 +30,14 @@ def parse(argv: Sequence[str] | None) -> Namespace:
     """The parsed options."""
     parser = make_parser(__doc__, EXAMPLE)
     add = parser.add_argument
-    add("--config", required=True, help="suite: a path, or a name below configs/")
-    add("--checkpoint", action="append", default=[], metavar="NAME=FILE", help="adds a row")
+    add("--config", required=True, help="the suite: a path, or a name below configs/")
+    add(
+        "--checkpoint",
+        action="append",
+        default=[],
+        metavar="NAME=FILE",
+        help="add a checkpoint to the suite (may be repeated)",
+    )
     add(
         "--task",
         action="append",
@@ -46,20 +52,37 @@ def parse(argv: Sequence[str] | None) -> Namespace:
         help="number of commands at one time (default: as many as the GPUs allow)",
     )
     add("--gpus-per-job", type=int, default=1, metavar="N", help="--num-gpus of each command (1)")
-    add("--launcher", choices=("local", "slurm"), default="local", help="(local)")
-    add("--nodes", type=int, default=1, metavar="N", help="slurm: nodes of each job (1)")
-    add("--slurm", action="append", default=[], metavar="KEY=VALUE", help="partition=gpu, time=60")
+    add(
+        "--launcher",
+        choices=("local", "slurm"),
+        default="local",
+        help="where the jobs run: on this machine, or as jobs of SLURM (default: local)",
+    )
+    add(
+        "--nodes",
+        type=int,
+        default=1,
+        metavar="N",
+        help="with --launcher slurm: nodes of each job (1)",
+    )
+    add(
+        "--slurm",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="an option of the SLURM jobs, such as partition=gpu or time=60 (may be repeated)",
+    )
     add(
         "--gpu",
         metavar="NAME",
-        help="with --dry-run: check whether the jobs fit on it, such as a100-80",
+        help="with --dry-run: check whether the jobs fit on this GPU, such as a100-80",
     )
-    add("--dry-run", action="store_true", help="print each job with its time and memory, and stop")
+    add("--dry-run", action="store_true", help="print each job with its time and memory, and exit")
     add(
         "--probe-seconds",
         type=float,
         metavar="S",
-        help="time of each probe; 0: no probes (default: 2 minutes for all, 5 to 30 s each)",
+        help="seconds of each probe; 0: no probes (default: 5 to 30 each, 120 for all)",
     )
     add_trust(parser)
     add("--json", action="store_true", help="print the plan, or one event per line, as JSON")

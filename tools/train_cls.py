@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Scores one checkpoint by one classification protocol: weights in, trial_T/record.json out."""
+"""Scores one checkpoint by one classification protocol; writes trial_T/record.json."""
 
 from __future__ import annotations
 

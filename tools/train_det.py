@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Fine-tunes a detector or a segmenter from a checkpoint: weights in, trial_T/record.json out."""
+"""Fine-tunes a detector or a segmenter from a checkpoint; writes trial_T/record.json."""
 
 from __future__ import annotations
 

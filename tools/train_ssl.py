@@ -1,4 +1,4 @@
-"""Pretrains a network, MSCN or a method it is compared with: config in, checkpoint.pth out."""
+"""Pretrains a network by MSCN, or by a method that it is compared with; writes checkpoint.pth."""
 
 from __future__ import annotations
 

@@ -33,13 +33,17 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     views.add_argument("--images", help="a folder, or folder:FOLDER[:SPLIT] (DATASETS.TRAIN)")
     views.add_argument("--rows", type=int, default=6, help="number of images (6)")
     views.set_defaults(draw=views_of_configs)
-    kernels = cli.add_command(commands, "kernels", "kernels, blank ones counted", KERNELS)
+    kernels = cli.add_command(
+        commands, "kernels", "first-layer kernels, with a count of the blank ones", KERNELS
+    )
     kernels.add_argument("--weights", nargs="+", required=True, help="checkpoints of any format")
     below = "share of the norms' 90th percentile below which a kernel is blank (0.1)"
     kernels.add_argument("--blank-below", type=float, default=0.1, metavar="SHARE", help=below)
     add_trust(kernels)
     kernels.set_defaults(draw=kernels_of_weights)
-    spectrum = cli.add_command(commands, "spectrum", "feature std and rank over steps", SPECTRUM)
+    spectrum = cli.add_command(
+        commands, "spectrum", "standard deviation and rank of the features over steps", SPECTRUM
+    )
     spectrum.add_argument("--run", nargs="+", required=True, help="output folders of train_ssl.py")
     images = "a folder, or folder:FOLDER[:SPLIT]: adds the singular values of each checkpoint.pth"
     spectrum.add_argument("--images", help=images)

@@ -54,11 +54,20 @@ def add_command(
     return _with_common(parser, overrides)
 
 
+class _Help(argparse.RawDescriptionHelpFormatter):
+    """Shows the KEY VALUE pairs in the line of usage, where argparse has only "..."."""
+
+    def _format_args(self, action: argparse.Action, default_metavar: str) -> str:
+        if action.nargs == argparse.REMAINDER:
+            return "[KEY VALUE ...]"
+        return super()._format_args(action, default_metavar)
+
+
 def _style(description: str, example: str) -> dict[str, Any]:
     return {
         "description": description,
         "epilog": f"example:\n  {example}",
-        "formatter_class": argparse.RawDescriptionHelpFormatter,
+        "formatter_class": _Help,
         "allow_abbrev": False,
     }
 

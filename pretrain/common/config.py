@@ -18,13 +18,20 @@ from fvcore.common.config import CfgNode
 
 from pretrain.common.config_values import Items, coerce, declared_lists, parse_literal
 from pretrain.common.errors import InputError
-from pretrain.common.lookup import near_matches
+from pretrain.common.lookup import did_you_mean, near_matches
 from pretrain.common.printable import MOST, printable, shown
 from pretrain.common.safe_yaml import has_inert, read_config_file
 
 CHECKOUT = Path(__file__).resolve().parents[2]  # site-packages if a wheel is installed
 BASE_KEY = "_BASE_"
 ANY = object()
+# Folder below configs/ -> the command that reads its configs
+COMMANDS = {
+    "pretrain": "tools/train_ssl.py",
+    "detection": "tools/train_det.py",
+    "classification": "tools/train_cls.py",
+    "suites": "tools/run_suite.py",
+}
 # The identity of a pretraining config leaves these out: keys of the machine that were added after
 # the first checkpoints, and newer keys of the recipe at the value that older checkpoints had.
 PRETRAIN_IGNORED: Mapping[str, Any] = {
@@ -116,14 +123,29 @@ def load_config(
 
     Raises:
         InputError: unknown file, keys or types (one message for all of a file, and one for all
-            overrides), an expression in a file, or a loop of bases.
+            overrides), an expression in a file, a loop of bases, or a config of another command.
     """
     cfg = defaults.clone()
-    for path, content in reversed(list(base_chain(find_config(name, folder)))):
+    chain = list(base_chain(find_config(name, folder)))
+    for path, _ in chain:
+        base = "" if path is chain[0][0] else f" (its base is {path})"
+        _check_command(f"{name}{base}", path, folder)
+    for path, content in reversed(chain):
         _merge(cfg, content, str(path), keep_inert)
     _merge_overrides(cfg, overrides)
     cfg.freeze()
     return cfg
+
+
+def _check_command(name: str, path: Path, folder: str) -> None:
+    """Raises InputError if the file of a config, or of its base, is in another command's folder."""
+    parts = path.resolve().parts
+    theirs = next((two for one, two in zip(parts, parts[1:]) if one == "configs"), "")
+    if folder in COMMANDS and theirs in COMMANDS and theirs != folder:
+        raise InputError(
+            f"{name} is a config for {COMMANDS[theirs]}, not for {COMMANDS[folder]}: start "
+            f"that command, or choose a config from configs/{folder}"
+        )
 
 
 def override_words(overrides: Mapping[str, Any] | Sequence[Any]) -> list[str]:
@@ -341,12 +363,13 @@ def _merged(
 
 
 def _unknown(cfg: CfgNode, names: list[str]) -> str:
-    """One text about all unknown keys, with known keys of similar spelling."""
+    """One text about all unknown keys, each with known keys of that name or a similar spelling."""
     texts = []
     for name in names:
-        prefix, _, _ = name.rpartition(".")
+        prefix, _, last = name.rpartition(".")
         known = [f"{prefix}.{key}" if prefix else key for key in _section(cfg, prefix)]
-        hint = near_matches(name, known)
+        elsewhere = [key for key in flat(cfg) if key.rpartition(".")[2] == last]
+        hint = did_you_mean(elsewhere[:2]) or near_matches(name, known)
         if not hint and len(names) == 1:
             hint = f"; known here: {', '.join(known)}"
         texts.append(f"{name}{hint}")

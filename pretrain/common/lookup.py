@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import TypeVar
@@ -15,8 +15,12 @@ Entry = TypeVar("Entry")
 
 def near_matches(name: str, known: Iterable[str]) -> str:
     """Returns " (did you mean 'a' or 'b'?)" for the known names nearest to `name`, or ""."""
-    close = difflib.get_close_matches(name, list(known), n=2, cutoff=0.6)
-    return f" (did you mean {' or '.join(repr(match) for match in close)}?)" if close else ""
+    return did_you_mean(difflib.get_close_matches(name, list(known), n=2, cutoff=0.6))
+
+
+def did_you_mean(names: Sequence[str]) -> str:
+    """Returns " (did you mean 'a' or 'b'?)", or "" without names."""
+    return f" (did you mean {' or '.join(map(repr, names))}?)" if names else ""
 
 
 def names_in(folder: Path, suffixes: Collection[str], most: int = 1000) -> list[str]:

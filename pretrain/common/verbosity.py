@@ -24,8 +24,8 @@ def add_verbosity(parser: ArgumentParser) -> None:
     """Adds `--quiet` and `--verbose`, of which one may be given."""
     group = parser.add_mutually_exclusive_group()
     for option, value, help_ in (
-        ("--quiet", QUIET, "say results, warnings and errors only"),
-        ("--verbose", VERBOSE, "say more, such as the name of every tensor that is not loaded"),
+        ("--quiet", QUIET, "print only results, warnings and errors"),
+        ("--verbose", VERBOSE, "print more, such as the name of every tensor that is not loaded"),
     ):
         group.add_argument(
             option, action=_SetVariable, nargs=0, const=value, default=SUPPRESS, help=help_

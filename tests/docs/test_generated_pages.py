@@ -79,7 +79,7 @@ def test_rows_of_keys() -> None:
     assert row_of(detection, "MODEL.DEVICE")[4] == 'OURS: means "the GPU if there is one"'
     assert "memory layout" in row_of(detection, "TRANSFER.CHANNELS_LAST")[4]
     assert row_of(detection, "TRANSFER.ACCUMULATE")[2] == "protocol, if used"
-    assert "Micro-batches that a process computes" in row_of(detection, "TRANSFER.ACCUMULATE")[4]
+    assert "parts of a batch that a process computes" in row_of(detection, "TRANSFER.ACCUMULATE")[4]
     assert row_of(classification_page(), "SEED")[2] == "trial"
 
 

@@ -120,9 +120,10 @@ def check(
     """Reads a file and proves its conversion to the suffixes' layouts; writes nothing.
 
     Args:
-        suffixes: of `writers.LAYOUTS`; empty for the first that the backbone is written with.
-        more: further proofs in Detectron2 by name: (source network, weights) -> rows; of backbones
-            that are written for it.
+        suffixes: keys of `writers.LAYOUTS`; empty: the first one in which the backbone can be
+            written.
+        more: further proofs in Detectron2, by name: (source network, weights) -> rows. They are run
+            for backbones that are written for Detectron2.
         prefix: see `read_weights`.
 
     Raises:
@@ -133,7 +134,7 @@ def check(
     weights = reading.weights
     network = source_network(reading.found, weights)
     known = suffixes_of(weights.backbone)
-    # Asked for several (a check), the ones that the backbone has not are left out.
+    # A check asks for several layouts; those in which the backbone cannot be written are left out.
     wanted = suffixes if len(suffixes) == 1 else [s for s in suffixes or known[:1] if s in known]
     layouts = dict.fromkeys(layout_of(f"x{suffix}", weights.backbone) for suffix in wanted)
     proofs = {layout: prove(network, weights, layout) for layout in layouts}

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 SUFFIXES = (".pkl", ".pth", ".safetensors")  # of outputs: Detectron2, torchvision, safetensors
 IN_FOLDERS = ("model.safetensors", "pytorch_model.bin")  # as `save_pretrained` names them
-RANDOM = "random"  # the source that is an untrained backbone, and has no file
+RANDOM = "random"  # the name of an untrained backbone, which has no file
 REMOTE = ("https:", "http:", "hf-hub:", "torchvision:", "timm:", "detectron2:", "package:")
 
 
@@ -63,8 +63,8 @@ def source_stem(source: str | Path) -> str:
 def local_file(path: str | Path) -> Path:
     """Returns the path of an existing, non-empty file.
 
-    A TensorFlow checkpoint is also meant by its prefix (`model.ckpt-250228`) and its data file, a
-    model of transformers or timm by its folder.
+    A TensorFlow checkpoint may also be named by its prefix (`model.ckpt-250228`) or its data file,
+    and a model of transformers or timm by its folder.
 
     Raises:
         InputError: missing, a folder without such a model, or 0 bytes.

@@ -26,14 +26,14 @@ PREFIX = "trunk."
 
 @dataclass(frozen=True)
 class FirstLayer:
-    """Attributes: name: of the layer's weight; kernels: (K, 3, h, w), channels in RGB."""
+    """Attributes: name: the name of the layer's weight; kernels: (K, 3, h, w), channels in RGB."""
 
     name: str
     kernels: Tensor
 
 
 def read_first_layer(path: str, trust: bool = False) -> FirstLayer:
-    """The first convolution's kernels.
+    """Returns the kernels of the first convolution.
 
     Args:
         trust: reads pickles without restrictions, which can run code from the file.
@@ -60,7 +60,7 @@ def read_first_layer(path: str, trust: bool = False) -> FirstLayer:
 
 
 def first_layer_of(weights: Weights, path: str = "the weights") -> FirstLayer:
-    """The first convolution's kernels of weights that are read; `path` names them in messages.
+    """Returns the first convolution's kernels of weights that were read; `path` is for messages.
 
     Raises:
         InputError: there is no such layer.

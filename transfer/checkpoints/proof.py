@@ -1,4 +1,5 @@
-"""The numerical proof of a conversion: source network and converted network on the same inputs.
+"""The numerical proof of a conversion: the source network and the converted network get the same
+inputs.
 
 The source network is loaded by asking the file for each of its own names; the converted one is
 loaded from the dict that is about to be written, in the output layout's own module class. Neither
@@ -35,7 +36,7 @@ from transfer.checkpoints.originals.resnet import Detectron2ResNet
 from transfer.checkpoints.originals.vit import PlainVit, TimmVit
 from transfer.checkpoints.weights import COUNTER, Weights
 
-TOLERANCE = 1e-5  # relative; equal operations give 0, another order of sums about 1e-7
+TOLERANCE = 1e-5  # relative; equal operations give 0, a different order of sums about 1e-7
 
 
 class ProofError(Exception):
@@ -49,7 +50,8 @@ class StageDifference:
     Attributes:
         inputs: "random", "photo", ...
         max_abs: largest absolute difference.
-        relative: max_abs over the source's largest absolute value; infinite when not comparable.
+        relative: max_abs divided by the source's largest absolute value; infinite if not
+            comparable.
     """
 
     inputs: str
@@ -59,7 +61,7 @@ class StageDifference:
 
     @property
     def passed(self) -> bool:
-        """Whether the stage is equal except for rounding."""
+        """Returns whether the stage is equal except for rounding."""
         return self.relative <= TOLERANCE
 
 
@@ -113,7 +115,7 @@ def prove(source: nn.Module, weights: Weights, layout: str) -> list[StageDiffere
         layout: an output layout, a key of `names.layouts.LAYOUTS`.
 
     Returns:
-        one row per input and stage; the conversion is right when all have `passed`.
+        one row per input and stage; the conversion is right if all have `passed`.
 
     Raises:
         ProofError: a name of the layout is missing, of a different shape, or too many.
@@ -124,7 +126,7 @@ def prove(source: nn.Module, weights: Weights, layout: str) -> list[StageDiffere
     inputs = dict(proof_inputs(weights))
     rows = [row for name, x in inputs.items() for row in compare(source, converted, x, name)]
     if _has_silent_branches(source):
-        # A norm weight of 0 hides the convolutions before it; both networks get ones there.
+        # A norm weight of 0 hides the convolutions before it; both networks get ones in its place.
         with _Awake(source), _Awake(converted):
             rows += compare(source, converted, inputs["random"], "random, zero norms set to 1")
     if isinstance(source, PlainConvNext) and source.is_silent():
@@ -135,10 +137,10 @@ def prove(source: nn.Module, weights: Weights, layout: str) -> list[StageDiffere
 
 
 def source_network(found: Found, weights: Weights) -> nn.Module:
-    """The network in the source's own layout, filled from the source's own names.
+    """Returns the network in the source's own layout, filled from the source's own names.
 
     Raises:
-        ProofError: a name that the layout has is not there.
+        ProofError: a name of the layout is missing.
     """
     backbone, tensors, layout = weights.backbone, found.trunk(), found.layout.name
     stride = bool(weights.architecture.get("stride_in_1x1"))
@@ -174,7 +176,7 @@ def source_network(found: Found, weights: Weights) -> nn.Module:
 def load_layout(
     tensors: Mapping[str, Tensor], backbone: str, layout: str, architecture: Mapping[str, Any]
 ) -> nn.Module:
-    """The module class of an output layout, filled from a converted dict."""
+    """Returns the module of an output layout, filled from a converted dict."""
     vit = parse_vit(backbone)
     if layout == "vitdet":
         assert vit is not None, "ViTDet's layout is a ViT's"
@@ -236,7 +238,7 @@ def proof_inputs(weights: Weights) -> Iterator[tuple[str, Tensor]]:
 def photo(height: int, width: int) -> Tensor:
     """uint8 (3, height, width) of scikit-learn's sample photographs: natural statistics.
 
-    What is larger than the photograph is mirrored at its borders.
+    If the size is larger than the photograph, the photograph is mirrored at its borders.
     """
     from sklearn.datasets import load_sample_image  # slow to import
 
@@ -249,7 +251,7 @@ def photo(height: int, width: int) -> Tensor:
 
 
 def _fill(network: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module:
-    """Puts a tensor behind each of the network's names, without copying float32 ones.
+    """Sets each of the network's tensors, without copying those in float32.
 
     All names but BN's counters, which evaluation does not read, must be there.
     """
@@ -270,7 +272,7 @@ def _fill(network: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module:
 def compare(
     source: nn.Module, converted: nn.Module, x: Tensor, inputs: str
 ) -> list[StageDifference]:
-    """One row per stage of two networks that are fed the same `x` (N, 3, H, W)."""
+    """Returns one row per stage of two networks that get the same `x` (N, 3, H, W)."""
     theirs, ours = _stages(source, x), _stages(converted, x)
     assert list(theirs) == list(ours), f"stages differ: {list(theirs)} {list(ours)}"
     rows = []
@@ -285,7 +287,7 @@ def compare(
 
 
 def _stages(network: nn.Module, x: Tensor) -> dict[str, Tensor]:
-    """The maps after each stage: every network that is compared has this method."""
+    """Returns the maps after each stage: every network that is compared has this method."""
     forward: Callable[[Tensor], dict[str, Tensor]] = getattr(network, "forward_stages")
     return forward(x)
 
@@ -299,7 +301,7 @@ def _has_silent_branches(network: nn.Module) -> bool:
 
 
 class _Awake:
-    """Within the context every all-zero norm weight is 1."""
+    """Sets every norm weight that is all zero to 1 inside the context."""
 
     def __init__(self, network: nn.Module) -> None:
         self.own = [(norm, norm.weight) for norm in _norms(network) if not norm.weight.any()]
@@ -314,7 +316,7 @@ class _Awake:
 
 
 class _Loud:
-    """Within the context a ConvNeXt's layer scales are 1."""
+    """Sets a ConvNeXt's layer scales to 1 inside the context."""
 
     def __init__(self, network: PlainConvNext | TimmConvNext) -> None:
         self.network = network

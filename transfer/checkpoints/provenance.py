@@ -1,4 +1,6 @@
-"""What a checkpoint says about its training: preprocessing and provenance, None if it is silent."""
+"""What a checkpoint says about its training: preprocessing and provenance, None if it states
+nothing.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,7 @@ from pretrain.common.errors import InputError
 from pretrain.common.safe_yaml import read_safe_yaml
 from pretrain.data.preprocess import Preprocess
 
-# How the name of weights ends whose batch-norm statistics were estimated after the training.
+# The end of the name of weights whose batch-norm statistics were estimated after the training.
 PRECISE_BN = "_precise_bn"
 
 
@@ -55,10 +57,10 @@ def stated(
     architecture: Mapping[str, Any] | None = None,
     warnings: tuple[str, ...] = (),
 ) -> Callable[[Mapping[str, Any]], Facts]:
-    """Facts of a project whose files are all made alike.
+    """Returns the facts of a project whose files are all made in the same way.
 
     Args:
-        method: None if the format does not tell.
+        method: None if the format does not show it.
         epoch: path to the number of epochs; `first_epoch` is added (1: the file counts from 0).
         arch: path to the backbone's name.
         architecture: see `Weights.architecture`.
@@ -84,7 +86,7 @@ def _at(content: Any, path: tuple[str, ...]) -> Any:
 
 
 def facts_of_ours(content: Mapping[str, Any]) -> Facts:
-    """A pretraining checkpoint of this project.
+    """Returns the facts of a pretraining checkpoint of this project.
 
     Raises:
         InputError: a part is missing or of the wrong kind.

@@ -43,10 +43,10 @@ from transfer.checkpoints.weights import (
 
 @dataclass(frozen=True)
 class Reading:
-    """Weights next to the source they came from, which the proof needs.
+    """Weights together with their source, which the proof needs.
 
     Attributes:
-        file: the local file; found: its format, and its own names and tensors, untouched.
+        file: the local file; found: its format, and its unchanged names and tensors.
     """
 
     weights: Weights
@@ -64,18 +64,18 @@ def read_weights(
 ) -> Weights:
     """Reads the trunk of any supported file.
 
-    `print(weights.account.lines())` says what became of every key of the file, `weights.warnings`
-    what should be known before the weights are trusted.
+    `print(weights.account.lines())` says what happened to every key of the file, and
+    `weights.warnings` what you should know before you trust the weights.
 
     Args:
         path: a file, a folder that save_pretrained wrote, a URL, "timm:resnet50.a1_in1k",
             "torchvision:resnet50/IMAGENET1K_V2" or "hf-hub:org/name", opened already or not; or
             "random": the untrained backbone (`backbone` and `seed` say which).
         source: a format of `formats.all_formats.FORMATS`, or "auto" to detect it from the content.
-        backbone: what the weights must be; None takes what the file holds. A network of timm's
-            that its tensors do not tell is read if this or the file names it.
+        backbone: what the weights must be; None takes what the file holds. A network of timm that
+            its tensors do not identify is read if this or the file names it.
         trust: reads pickles without restrictions, which can run code from the file.
-        prefix: of the trunk's names; takes the file as format `generic`.
+        prefix: prefix of the trunk's names; the file is then read as format `generic`.
 
     Raises:
         InputError: unreadable, unknown, incomplete, or with keys that no rule explains.
@@ -96,10 +96,10 @@ def read_weights(
 
 
 def random_weights(backbone: str | None, seed: int) -> Weights:
-    """The untrained backbone, drawn from a seed; torch's global generator is left as it was.
+    """Returns an untrained backbone, drawn from a seed; torch's global generator is not changed.
 
     Raises:
-        InputError: no or an unknown backbone.
+        InputError: the backbone is missing or unknown.
     """
     if backbone is None:
         raise InputError(
@@ -120,7 +120,7 @@ def read(
     trust: bool = False,
     prefix: str | None = None,
 ) -> Reading:
-    """Like `read_weights` for a file or a remote source, keeping the source next to the result."""
+    """Like `read_weights` for a file or a remote source, but returns the source as well."""
     opened = as_opened(path, trust)
     path, place, raw = opened.source, opened.place, opened.raw
     try:
@@ -144,7 +144,7 @@ def read(
     known = {"source": found.format.name, "file_sha256": raw.sha256, **facts.known}
     provenance = make_provenance(**known)
     stated = (travelling or {}).get("sha256")
-    # Only the converter states it, after its proof; a file of our own needs no conversion.
+    # Only the converter states it, after its proof; a file of our own does not need a conversion.
     proof = "converted" if stated else "own" if found.format in OURS else "none"
     architecture = dict(facts.architecture)
     weights = Weights(
@@ -162,8 +162,9 @@ def read(
 def _named(
     raw: RawFile, place: Source, travelling: Mapping[str, Any] | None, wanted: str | None
 ) -> str | None:
-    """The network of timm's that something says the file is of, and that its tensors do not tell:
-    its own facts, the place, a checkpoint of ours or of timm's training, or who asks for it."""
+    """Returns the name of timm's network if the tensors do not identify it and something else
+    does: the file's facts, its place, a checkpoint of ours or of timm's training, or the caller.
+    """
     inside = (raw.content.get("backbone"), raw.content.get("arch"))
     for name in ((travelling or {}).get("backbone"), place.backbone, *inside, wanted):
         if isinstance(name, str) and is_timm_convnet(name):
@@ -180,7 +181,7 @@ def _with_place(facts: Facts, place: Source) -> Facts:
         facts = facts._replace(backbone=place.backbone)
     if place.preprocess is None:
         return facts
-    # What was said about the input is answered; other warnings stay.
+    # Warnings about the input are answered now; other warnings stay.
     warnings = tuple(line for line in facts.warnings if "preprocess" not in line)
     return facts._replace(preprocess=place.preprocess, warnings=warnings)
 

@@ -44,13 +44,14 @@ from transfer.checkpoints.readers.raw import open_file
 TIMEOUT_SECONDS = 30
 HUB_FILES = ("model.safetensors", "pytorch_model.bin", "checkpoint.pth", "model.pth")
 ZOO = "https://dl.fbaipublicfiles.com/detectron2/"  # Detectron2's utils/file_io.py
-NOTE = "source.json"  # next to each file: its URL and sha256
-LONGEST_NAME = 200  # bytes; file systems take 255, and a file that is being written has more
+NOTE = "source.json"  # a note next to each file: its URL and sha256
+# bytes; file systems allow 255, and the name of a file that is being written is longer
+LONGEST_NAME = 200
 REMEDY = "give a file that you have downloaded, or try again online"
 
 
 def fetch(source: str) -> Source:
-    """The local copy of a remote source, and what the place says about it.
+    """Returns the local copy of a remote source, and what the place says about it.
 
     Raises:
         InputError: an unknown name, no network, or a file that is not the one that was named.
@@ -60,13 +61,13 @@ def fetch(source: str) -> Source:
 
 
 def download(url: str) -> Path:
-    """A URL's file in the cache; `#sha256=...` behind the URL is what its bytes must be.
+    """Returns a URL's file in the cache; its bytes must have the sha256 that `#sha256=...` states.
 
     A name that ends in `-` and 8 or more hexadecimal digits, as torchvision's, holds the first
-    digits of the sha256. Without either, the sha256 of the first download must stay.
+    digits of the sha256. Without either, later downloads must have the sha256 of the first one.
 
     Raises:
-        InputError: offline, an error of the server, a short file, or another sha256.
+        InputError: offline, an error of the server, a short file, or a different sha256.
     """
     address, _, fragment = url.partition("#")
     name = _file_name(address)
@@ -96,14 +97,14 @@ def download(url: str) -> Path:
 
 
 def _file_name(address: str) -> str:
-    """The last part of a URL's path; "weights" in place of what cannot be a file of the cache."""
+    """Returns the last part of a URL's path; "weights" if that cannot be the name of a file."""
     name = Path(address.split("?")[0]).name
     taken = name in (NOTE, LOCK_FILE) or not name.strip(".")
     return "weights" if taken or len(name.encode()) > LONGEST_NAME else name
 
 
 def _noted_sha256(note: Path) -> str:
-    """What the note next to a downloaded file says of its bytes."""
+    """Returns the sha256 that the note next to a downloaded file states."""
     try:
         stored = read_json(note)["sha256"]
     except (OSError, ValueError, KeyError, TypeError):
@@ -114,7 +115,7 @@ def _noted_sha256(note: Path) -> str:
 
 
 def _stated_sha256(url: str, fragment: str, name: str) -> str:
-    """The hexadecimal digits with which the sha256 begins; "" if nothing is stated.
+    """Returns the hexadecimal digits with which the sha256 begins; "" if nothing is stated.
 
     Raises:
         InputError: a fragment that states nothing that can be checked.
@@ -131,7 +132,7 @@ def _stated_sha256(url: str, fragment: str, name: str) -> str:
 
 
 def _download(url: str, file: Path, wanted: str) -> tuple[bool, bool]:
-    """Writes the whole file, or none. Returns whether its length and its sha256 were stated."""
+    """Writes the complete file, or none. Returns whether its length and its sha256 were stated."""
     measured = [False]
 
     def receive(out: BinaryIO) -> None:
@@ -150,8 +151,8 @@ def _download(url: str, file: Path, wanted: str) -> tuple[bool, bool]:
 def _check_whole(url: str, file: Path, measured: bool, hashed: bool) -> None:
     """Removes a file that was cut off and raises InputError, so that the next run loads it again.
 
-    If the server has stated a length, which can be wrong, only a truncated file is removed. What
-    else its reader may refuse is for the reader to say.
+    If the server has stated a length, which can be wrong, only a truncated file is removed. The
+    reader reports other damage.
     """
     if hashed:
         return
@@ -189,7 +190,7 @@ def _receive(url: str, out: BinaryIO, name: str, wanted: str) -> bool:
     opener = urllib.request.build_opener(OnlyToTheWeb)
     with opener.open(url, timeout=TIMEOUT_SECONDS) as answer:
         size = int(answer.headers.get("Content-Length") or 0)
-        # Of an answer without a length, unless it is in chunks, the end may be anywhere.
+        # The end of an answer without a length is not known, unless it is in chunks.
         measured = size or getattr(answer, "chunked", False)
         with ProgressBar(total=size or None, unit="B", unit_scale=True, desc=name) as bar:
             while piece := answer.read(1 << 20):
@@ -225,7 +226,8 @@ def _from_hub(source: str, rest: str) -> Source:
     for beside in (CONFIG, PREPROCESSOR):
         try:
             found = _hub_file(source, repo, beside, revision or None)
-        except InputError:  # offline: the weights were in the cache, and the repository has no such
+        # offline: the weights were in the cache, and the repository does not have such a file
+        except InputError:
             continue
         folder = found.parent if found else folder
     stated = read_folder(folder) if folder else NOTHING
@@ -242,7 +244,7 @@ def _first_hub_file(source: str, repo: str, names: tuple[str, ...], revision: st
 
 
 def _hub_file(source: str, repo: str, name: str, revision: str | None) -> Path | None:
-    """A repository's file in Hugging Face's cache; None if the repository lacks it."""
+    """Returns a repository's file in Hugging Face's cache; None if the repository lacks it."""
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
@@ -259,7 +261,7 @@ def _hub_file(source: str, repo: str, name: str, revision: str | None) -> Path |
         ) from error
     except EntryNotFoundError:
         return None
-    except Exception as error:  # its client raises kinds of its own for one cause: the answer
+    except Exception as error:  # its client has its own kinds of errors for one cause: the answer
         reason = " ".join(str(error).split())[:160]
         raise InputError(f"{source} cannot be downloaded: {reason}; {REMEDY}") from error
 

@@ -1,4 +1,4 @@
-"""Where weights come from: turns what a user names into a local file that is worth opening.
+"""Where weights come from: turns a source that a user names into a local file that can be opened.
 
 A source is a file, a folder that `save_pretrained` wrote, `https://...`,
 `hf-hub:org/name[@revision][:file]`, `torchvision:resnet50/IMAGENET1K_V2`,
@@ -21,10 +21,10 @@ def check_source(source: str | Path) -> None:
 
 
 def resolve(source: str | Path) -> Source:
-    """The local file of a source, downloaded once if it is remote.
+    """Returns the local file of a source, downloaded once if it is remote.
 
     Raises:
-        InputError: missing, a folder without weights, 0 bytes, or not to be had.
+        InputError: missing, a folder without weights, 0 bytes, or not available.
     """
     if not is_remote(source):
         return _with_beside(local_file(source))

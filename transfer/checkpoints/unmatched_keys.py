@@ -1,14 +1,13 @@
-"""What becomes of each key of a weights file, and what happens to a key that matches nothing.
-
-A key has one of three fates, and the account (`KeyAccount`) keeps it:
+"""What happens to each key of a weights file. Each key is counted (`KeyAccount`) as one of three
+kinds:
 
 - *used*: it has a canonical name, and its tensor is a part of the backbone;
 - *dropped*: a rule of the file's format says what it is (`KeyFormat.drops`: a projector, a head);
 - *unexplained*: an error that names it. Nothing is left out silently.
 
 A tensor that the backbone needs and that the file lacks, or has in a different shape, is the same
-error. A file of a known format with unexplained keys gets a second chance as `generic`
-(`find_explained`), which reads it if it holds one whole known trunk.
+error. A file of a known format with unexplained keys is tried a second time as `generic`
+(`find_explained`), which reads it if it holds exactly one complete known trunk.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ from transfer.checkpoints.weights import COUNTER, KeyAccount
 
 
 class SortedKeys(NamedTuple):
-    """The account of all keys, the canonical tensors of those that are used, and what they are."""
+    """The account of all keys, the canonical tensors of those that are used, and their backbone."""
 
     account: KeyAccount
     state: dict[str, Tensor]
@@ -45,11 +44,11 @@ class SortedKeys(NamedTuple):
 
 
 def find_explained(found: Found, source: str, where: str) -> tuple[Found, SortedKeys | None]:
-    """The file in its format, or as `generic` if the format leaves keys unexplained.
+    """Returns the file in its format, or as `generic` if the format leaves keys unexplained.
 
     Args:
-        source: the format that the user asked for; the second chance is for "auto" alone, and not
-            for files of our own.
+        source: the format that the user asked for. Only "auto" tries a second time, and not for
+            files of our own.
         where: how messages name the file.
 
     Returns:
@@ -74,7 +73,7 @@ def find_explained(found: Found, source: str, where: str) -> tuple[Found, Sorted
 
 
 def sort_keys(found: Found, where: str) -> SortedKeys:
-    """Gives every key of the file its fate.
+    """Counts every key of the file as used, dropped or unexplained.
 
     Raises:
         InputError: unexplained keys, an incomplete backbone or an unknown one, or tensors that
@@ -120,7 +119,7 @@ def check_complete(
     source_name: Callable[[str], str] = str,
     split: Split = whole,
 ) -> int:
-    """Holds names and shapes against the architecture; returns the expected number of tensors.
+    """Compares names and shapes with the architecture; returns the expected number of tensors.
 
     BN's counters are all there (torch wrote them) or all absent (old torch, FrozenBN files).
 
@@ -150,7 +149,7 @@ def check_complete(
 
 
 def _with_copies(found: Found) -> Found:
-    """Notes which of several copies of the trunk is taken."""
+    """Adds a note on which of several copies of the trunk is read."""
     return replace(found, notes=(*found.notes, *copies_note(found)))
 
 

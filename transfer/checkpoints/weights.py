@@ -49,11 +49,11 @@ COUNTER = "num_batches_tracked"
 
 @dataclass(frozen=True)
 class KeyAccount:
-    """What became of every tensor of the source; nothing is left unexplained.
+    """What happened to every tensor of the source; nothing is left unexplained.
 
     Attributes:
         used: source names that are in the result.
-        dropped: rule -> the source names it dropped ("projector", "momentum copy", ...).
+        dropped: rule -> the source names that it dropped ("projector", "momentum copy", ...).
         expected: number of tensors that the architecture has, counters of BN as in the source.
         notes: what was done to names and which of several networks was taken, printable lines.
     """
@@ -64,7 +64,9 @@ class KeyAccount:
     notes: tuple[str, ...] = ()
 
     def lines(self) -> list[str]:
-        """One printable line per fate."""
+        """Returns one printable line for the used tensors, and one for each rule that dropped
+        some.
+        """
         rules = [f"{len(keys)} dropped: {rule}" for rule, keys in sorted(self.dropped.items())]
         used = f"{len(self.used)} of {self.expected} expected tensors used"
         return [used, *rules, *self.notes]
@@ -80,7 +82,7 @@ class Weights:
             (for variants see `vit_architectures`), or convnext_SIZE and convnextv2_SIZE.
         preprocess: what the network expects of its input.
         provenance: the keys of PROVENANCE_KEYS; None if unknown.
-        account: of the file they were read from; None for weights made here.
+        account: the account of the file from which they were read; None for weights made here.
         warnings: what a user should know before trusting them.
         architecture: what differs from the backbone of that name without a trace in the tensors:
             `stride_in_1x1` (bottlenecks stride in their first convolution, as MSRA's), `padding`
@@ -88,7 +90,7 @@ class Weights:
             `num_heads`, `norm_eps` (of its LayerNorms, 1e-6 without) and `resample` (how its
             positions are fitted to other image sizes, see `vit_resampled.RESAMPLE`), of a ConvNeXt
             `last_norm_eps` (of the norm after pooling, 1e-6 without).
-        proof: how it is known that they are the checkpoint's (`transfer.results.record.PROOFS`).
+        proof: how we know that they are the checkpoint's (`transfer.results.record.PROOFS`).
     """
 
     state: Mapping[str, Tensor] = field(repr=False)
@@ -102,17 +104,19 @@ class Weights:
 
     @property
     def said(self) -> tuple[str, ...]:
-        """The warnings, and what was done to the file's names: what a run says at its start."""
+        """The warnings, and what was done to the file's names: a run prints them at its start."""
         return (*self.warnings, *(self.account.notes if self.account else ()))
 
     @cached_property
     def sha256(self) -> str:
-        """Identity of the canonical tensors, BN's counters left out."""
+        """The identity of the canonical tensors, without BN's counters."""
         return tensors_sha256(self.state)
 
 
 def tensors_sha256(state: Mapping[str, Tensor]) -> str:
-    """sha256 over sorted names, shapes and little-endian float32 bytes; counters left out."""
+    """Returns the sha256 over sorted names, shapes and little-endian float32 bytes, without
+    counters.
+    """
     digest = hashlib.sha256()
     for name in sorted(state):
         if name.endswith(COUNTER):
@@ -124,14 +128,16 @@ def tensors_sha256(state: Mapping[str, Tensor]) -> str:
 
 
 def make_provenance(**known: Any) -> dict[str, Any]:
-    """Provenance with None for what is not given; unknown keys are a programming error."""
+    """Returns provenance with None for facts that are not given; unknown keys are a programming
+    error.
+    """
     unknown = set(known) - set(PROVENANCE_KEYS)
     assert not unknown, f"no provenance keys {sorted(unknown)}"
     return {key: known.get(key) for key in PROVENANCE_KEYS}
 
 
 def facts_of(weights: Weights) -> dict[str, Any]:
-    """The JSON-able facts that are written next to the tensors."""
+    """Returns the facts that are written next to the tensors, as values for JSON."""
     different = {"architecture": dict(weights.architecture)} if weights.architecture else {}
     return {
         **different,
@@ -185,10 +191,11 @@ def check_facts(
 
 
 def default_name(weights: Weights, path: str | Path) -> str:
-    """METHOD_BACKBONE_EPOCHSep where the weights know it, otherwise the file's stem."""
+    """Returns METHOD_BACKBONE_EPOCHSep if the weights state it, otherwise the file's stem."""
     method, epochs = weights.provenance.get("method"), weights.provenance.get("epochs")
     name = weights.provenance.get("name") or ""
-    if name.endswith("_precise_bn"):  # which nothing but the name tells from the training's own
+    # only the name distinguishes it from the checkpoint of the training
+    if name.endswith("_precise_bn"):
         return name
     if weights.provenance.get("source") == "random":
         return f"random_{weights.backbone}"

@@ -1,4 +1,4 @@
-"""Canonical weights in, a file in the layout that its suffix names out; written atomically.
+"""Writes canonical weights atomically, in the layout that the suffix of the file names.
 
 `.pkl` is Detectron2's (of a ViT, ViTDet's), `.pth` torchvision's (a ViT's: timm's) flat state_dict,
 `.safetensors` the same names there.
@@ -23,7 +23,7 @@ from transfer.checkpoints.names.layouts import to_layout
 from transfer.checkpoints.networks.vit_architectures import parse_vit, vitdet_lacks
 from transfer.checkpoints.weights import Weights, facts_of
 
-# suffix -> layout of a ResNet, of a ViT, of timm's ConvNets (None: they have none)
+# suffix -> layout of a ResNet, of a ViT, of timm's ConvNets (None: not possible)
 LAYOUTS = {
     ".pkl": ("detectron2", "vitdet", None),
     ".pth": ("torchvision", "timm", "timm"),
@@ -32,10 +32,10 @@ LAYOUTS = {
 
 
 def layout_of(path: str | Path, backbone: str) -> str:
-    """The layout that a file name's suffix names.
+    """Returns the layout that the suffix of a file name means.
 
     Raises:
-        InputError: another suffix, or one that this backbone is not written with.
+        InputError: an unknown suffix, or one that is not possible for this backbone.
     """
     suffix = Path(path).suffix
     if suffix not in LAYOUTS:
@@ -57,7 +57,7 @@ def layout_of(path: str | Path, backbone: str) -> str:
 
 
 def suffixes_of(backbone: str) -> list[str]:
-    """The suffixes that a backbone can be written with."""
+    """Returns the suffixes with which a backbone can be written."""
     layouts = {suffix: kinds[_kind(backbone)] for suffix, kinds in LAYOUTS.items()}
     left_out = (None, "vitdet") if vitdet_lacks(backbone) else (None,)
     return [suffix for suffix, layout in layouts.items() if layout not in left_out]
@@ -91,7 +91,7 @@ def _write_pkl(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, An
     content = {
         "model": {name: tensor.contiguous().numpy() for name, tensor in tensors.items()},
         "__author__": "mscn",  # without this key Detectron2 takes the file for Caffe2's
-        "matching_heuristics": True,  # lets it add `backbone.` or `backbone.bottom_up.`
+        "matching_heuristics": True,  # with this key it adds `backbone.` or `backbone.bottom_up.`
         "transfer": json.dumps(facts, sort_keys=True),
     }
     atomic_write(path, lambda file: _ArrayPickler(file, protocol=5).dump(content))

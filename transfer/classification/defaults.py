@@ -102,6 +102,9 @@ def get_defaults() -> CfgNode:
     # Trial t uses SEED + t
     cfg.SEED = 0
     cfg.REPLICATES = 200  # bootstrap draws of the test images, for error bars; 0: none
+    # linear_crops, finetune: loggers that get a row for each epoch, next to curves.json:
+    # tensorboard, wandb, trackio, mlflow, with commas between them; "": none
+    cfg.LOGGER = "tensorboard"
     # Set by --output
     cfg.OUTPUT_DIR = ""
     # Folder in which extracted features are kept for the next run; "": they are not kept
@@ -291,6 +294,7 @@ ROLES = Roles(
         "OUTPUT_DIR": KeyRole(Role.MACHINE, Hashed.NOTHING),
         "CACHE_DIR": KeyRole(Role.MACHINE, Hashed.NOTHING),
         "DATALOADER": KeyRole(Role.MACHINE, Hashed.NOTHING),
+        "LOGGER": KeyRole(Role.WATCHING, Hashed.NOTHING),
         "SEED": KeyRole(Role.TRIAL, Hashed.NOTHING),
         "BACKBONE": KeyRole(Role.WEIGHTS, Hashed.NOTHING),
         # They add metrics and an artifact to those of the protocol; the metrics' names say which.

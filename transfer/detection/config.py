@@ -1,7 +1,7 @@
-"""Configs of detection and segmentation: loaded, merged, checked, completed; a protocol's identity.
+"""Loads, merges, checks and completes configs of detection and segmentation; a protocol's identity.
 
 A file may be one of ours, one that Detectron2 ships, or the `config.yaml` that its trainer dumped:
-keys that this project does not have are read as well, held against `upstream_keys.py`, and left
+keys that this project does not have are read as well, compared with `upstream_keys.py`, and left
 out. Three sources complete a config: the data set (number of classes), the weights (pixel
 statistics, channel order, stride) and the command (output, seed). Each `with_*` function returns a
 new frozen config; the protocol's identity is that of the config before the weights' facts enter, so
@@ -44,7 +44,7 @@ FOREIGN = {**ABSENT, **NO_EFFECT_DEFAULTS}  # Detectron2's keys that `make_defau
 
 
 def load_detection_config(name: str, overrides: Sequence[str] = ()) -> CfgNode:
-    """The merged, frozen, checked config of a file or a name below configs/.
+    """Returns the merged, frozen, checked config of a file or a name below configs/.
 
     Raises InputError for unknown keys and for values that this project does not support.
     """
@@ -54,7 +54,7 @@ def load_detection_config(name: str, overrides: Sequence[str] = ()) -> CfgNode:
 
 
 def all_defaults() -> CfgNode:
-    """`make_defaults()` and the other keys of Detectron2, at its defaults."""
+    """Returns `make_defaults()` and all other keys of Detectron2, at its defaults."""
     cfg = make_defaults()
     for key, value in FOREIGN.items():
         *parents, last = key.split(".")
@@ -72,7 +72,7 @@ def load_merged(
     only: Mapping[str, Any] | None = None,
     one_of: Mapping[str, Collection[Any]] | None = None,
 ) -> CfgNode:
-    """The merged, frozen config of a file or a name below configs/; values are not checked.
+    """Returns the merged, frozen config of a file or a name below configs/; values are not checked.
 
     A negative SEED of a file, which is unseeded in Detectron2, is read as 0 with a warning.
 
@@ -97,7 +97,7 @@ def load_merged(
 def _check_only(
     cfg: CfgNode, only: Mapping[str, Any], one_of: Mapping[str, Collection[Any]], name: str
 ) -> None:
-    """Raises InputError for all keys that are not at the one value they may have, or are code."""
+    """Raises InputError for all keys that do not have the only value they may have, or are code."""
     values = flat(cfg)
     found = []
     for key, wanted in flat(dict(only)).items():
@@ -118,7 +118,7 @@ def _check_only(
 
 
 def _without(cfg: CfgNode, keys: Mapping[str, Any]) -> CfgNode:
-    """A mutable copy without the keys, and without the sections that they alone filled."""
+    """Returns a mutable copy without the keys, and without sections that are then empty."""
     copy = cfg.clone()
     copy.defrost()
     for key in keys:
@@ -134,7 +134,7 @@ def _without(cfg: CfgNode, keys: Mapping[str, Any]) -> CfgNode:
 
 
 def default_weights(name: str, overrides: Sequence[str] = ()) -> str:
-    """What MODEL.WEIGHTS of a config names, for a command without --weights.
+    """Returns the weights that MODEL.WEIGHTS of a config names, for a command without --weights.
 
     Raises InputError if it names nothing.
     """
@@ -148,22 +148,23 @@ def default_weights(name: str, overrides: Sequence[str] = ()) -> str:
 
 
 def protocol_name(cfg: CfgNode, config: str) -> str:
-    """The name of the protocol in records: TRANSFER.PROTOCOL, or the config file's stem."""
+    """Returns the name of the protocol in records: TRANSFER.PROTOCOL, or the config file's stem."""
     return cfg.TRANSFER.PROTOCOL or Path(config).stem
 
 
 def protocol_sha256(cfg: CfgNode) -> str:
-    """Identity of the protocol as 64 hexadecimal digits."""
+    """Returns the identity of the protocol as 64 hexadecimal digits."""
     return ROLES.sha256(cfg)
 
 
 def backbone_name(cfg: CfgNode) -> str:
-    """The trunk's name in pretrain.backbones, or timm's, e.g. "resnet50"."""
+    """Returns the trunk's name in pretrain.backbones, or timm's, e.g. "resnet50"."""
     return find_spec(cfg.MODEL.META_ARCHITECTURE).from_config(cfg).backbone_name
 
 
 def with_data(cfg: CfgNode, train_set: DetectionSet) -> CfgNode:
-    """NUM_CLASSES from the data for `voc:` and `coco:` names; a mismatch otherwise is an error.
+    """Sets NUM_CLASSES from the data for `voc:` and `coco:` names; for others a mismatch is an
+    error.
 
     Also raises InputError if the data set has no masks or keypoints but they are required, if its
     masks have a different form than MASK_FORMAT says, and if no image has an object to train on.
@@ -183,10 +184,10 @@ def with_data(cfg: CfgNode, train_set: DetectionSet) -> CfgNode:
 
 
 def with_num_classes(cfg: CfgNode, found: int, names: Sequence[str]) -> CfgNode:
-    """NUM_CLASSES set to `found`; of built-in data sets a mismatch is an InputError.
+    """Sets NUM_CLASSES to `found`; for built-in data sets a mismatch is an InputError.
 
     Args:
-        names: of the data sets that have these classes.
+        names: names of the data sets that have these classes.
     """
     key = NUM_CLASSES[cfg.MODEL.META_ARCHITECTURE]
     wanted = value_of(cfg, key)
@@ -204,13 +205,14 @@ def with_preprocess(
     architecture: Mapping[str, Any] = MappingProxyType({}),
     positions: int = 0,
 ) -> CfgNode:
-    """Pixel statistics and channel order of the weights, and where their bottlenecks stride.
+    """Sets the pixel statistics and channel order of the weights, and where their bottlenecks
+    stride.
 
     Args:
         architecture: see `transfer.checkpoints.weights.Weights`.
-        positions: of a ViT's `pos_embed` (1, positions, width).
+        positions: the shape of a ViT's `pos_embed` (1, positions, width).
 
-    Warns where the config says something else: the weights decide, since they were trained so.
+    Warns if the config says something different: the weights decide, since they were trained so.
     """
     low, high = preprocess.value_range
     scale = 255.0 / (high - low)
@@ -242,7 +244,7 @@ def with_preprocess(
 
 
 def vit_facts(cfg: CfgNode, positions: int, heads: int) -> dict[str, int]:
-    """Keys that a ViT's weights decide, with their values.
+    """Returns the keys that a ViT's weights decide, with their values.
 
     Args:
         positions: of the weights' `pos_embed`, the class token's included.
@@ -252,13 +254,13 @@ def vit_facts(cfg: CfgNode, positions: int, heads: int) -> dict[str, int]:
 
 
 def preprocess_of(cfg: CfgNode) -> Preprocess:
-    """What the config itself says about pixels: for weights that say nothing."""
+    """Returns what the config itself says about pixels, for weights that do not say it."""
     mean, std = tuple(cfg.MODEL.PIXEL_MEAN), tuple(cfg.MODEL.PIXEL_STD)
     return Preprocess(mean, std, cfg.INPUT.FORMAT, (0.0, 255.0))
 
 
 def changed(cfg: CfgNode, values: Mapping[str, Any]) -> CfgNode:
-    """A frozen copy with some keys ("A.B.C") replaced."""
+    """Returns a frozen copy with some keys ("A.B.C") replaced."""
     copy = cfg.clone()
     copy.defrost()
     for key, value in values.items():

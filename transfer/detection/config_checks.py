@@ -1,8 +1,7 @@
-"""What a detection config must be before anything is opened: values, combinations, schedule.
-
-The checks raise an InputError that names the key, and warn of what a run can live with. The
-commands and the doctor make the same ones. What a part of the detector cannot be is refused by its
-spec, next to its module in `torchvision_engine/`.
+"""Checks a detection config before anything is opened: values, combinations, schedule. The checks
+raise an InputError that names the key, and warn of what does not stop a run. The commands and the
+doctor make the same checks. Each part of the detector checks its own keys in its spec, next to its
+module in `torchvision_engine/`.
 """
 
 from __future__ import annotations
@@ -54,7 +53,7 @@ NAMES: dict[str, Collection[Any]] = {
     "MODEL.ROI_HEADS.NAME": ROI_HEADS,
     "SOLVER.LR_SCHEDULER_NAME": SCHEDULERS[DETECTION],
 }
-# The least values of what every run of fine-tuning has, and of what only detectors have
+# The smallest values of the keys that every run of fine-tuning has, and of those of detectors
 LEAST_OF_RUN = {
     "SOLVER.MAX_ITER": 1,
     "SOLVER.IMS_PER_BATCH": 1,
@@ -89,7 +88,7 @@ def check(cfg: CfgNode, name: str = "the config") -> None:
     """Raises InputError, naming the key, for a value or a combination that is not supported.
 
     Args:
-        name: of the config, for warnings.
+        name: the config's name, for warnings.
     """
     if cfg.TRANSFER.TASK != DETECTION:
         raise InputError(f"TRANSFER.TASK {cfg.TRANSFER.TASK!r} is not a detection task")
@@ -126,8 +125,10 @@ def check(cfg: CfgNode, name: str = "the config") -> None:
 
 
 def oks_sigmas(cfg: CfgNode) -> tuple[float, ...]:
-    """How far off each keypoint may be, in COCO's metric: TEST.KEYPOINT_OKS_SIGMAS, or COCO's own;
-    () without keypoints. Raises InputError for another number than that of the keypoints."""
+    """Returns how far off each keypoint may be in COCO's metric: TEST.KEYPOINT_OKS_SIGMAS, or
+    COCO's own numbers; () without keypoints. Raises InputError if there is not one number for each
+    keypoint.
+    """
     if not cfg.MODEL.KEYPOINT_ON:
         return ()
     key, count = "TEST.KEYPOINT_OKS_SIGMAS", cfg.MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS
@@ -145,7 +146,9 @@ def oks_sigmas(cfg: CfgNode) -> tuple[float, ...]:
 
 
 def make_crop(cfg: CfgNode) -> CropSpec | None:
-    """What is cut out of training images, None without INPUT.CROP; InputError for a wrong value."""
+    """Returns what is cut out of training images, None without INPUT.CROP; InputError for wrong
+    values.
+    """
     node = cfg.INPUT.CROP
     if not node.ENABLED:
         return None
@@ -158,7 +161,7 @@ def make_crop(cfg: CfgNode) -> CropSpec | None:
 
 
 def value_of(cfg: CfgNode, key: str) -> Any:
-    """The value of a dotted key."""
+    """Returns the value of a dotted key."""
     value: Any = cfg
     for part in key.split("."):
         value = value[part]
@@ -172,15 +175,15 @@ def check_train_named(cfg: CfgNode) -> None:
 
 
 def own_data_kinds(cfg: CfgNode) -> tuple[str, ...]:
-    """The kinds of names for one's own data that can hold what the config trains on."""
+    """Returns the kinds of names for users' own data that can hold what the config trains on."""
     return ("coco",) if cfg.MODEL.MASK_ON or cfg.MODEL.KEYPOINT_ON else ("voc", "coco")
 
 
 def missing_data(cfg: CfgNode, kinds: Sequence[str]) -> str:
-    """What to say of a config whose DATASETS name no training set, or not one test set.
+    """Returns the message for a config whose DATASETS do not name a training set and one test set.
 
     Args:
-        kinds: of names for one's own data, KIND:FOLDER:SPLIT.
+        kinds: kinds of names for users' own data, KIND:FOLDER:SPLIT.
     """
     empty = [key for key in ("TRAIN", "TEST") if not cfg.DATASETS[key]]
     words = " ".join(f"DATASETS.{key} {kinds[0]}:FOLDER:{key.lower()}" for key in empty)
@@ -193,7 +196,7 @@ def missing_data(cfg: CfgNode, kinds: Sequence[str]) -> str:
 
 
 def _check_widths(cfg: CfgNode, resnet: ResNetSpec | None) -> None:
-    """Widths that decide tensors' shapes: the ResNets here have one each."""
+    """Raises InputError for widths that decide tensors' shapes: each ResNet here has one."""
     if resnet is None:
         return
     node = cfg.MODEL.RESNETS
@@ -241,10 +244,9 @@ def _check_square(cfg: CfgNode) -> None:
 
 
 def check_run(cfg: CfgNode, name: str) -> None:
-    """What detection and segmentation share: seed, device, batch and schedule.
-
-    Raises InputError, naming the key, for what would stop the run later; warns, once in a process,
-    of steps that are never reached and of a warm-up as long as the run.
+    """Checks what detection and segmentation share: seed, device, batch and schedule. Raises
+    InputError, naming the key, for values that would stop the run later. Warns once in a process of
+    steps that are never reached and of a warm-up that is as long as the run.
     """
     if cfg.SEED < 0:
         raise InputError(f"SEED {cfg.SEED} must be 0 or above: each run needs a seed")
@@ -273,8 +275,9 @@ def check_run(cfg: CfgNode, name: str) -> None:
 
 
 def check_steps(cfg: CfgNode, findings: Findings) -> None:
-    """Refuses steps that do not rise, and one at the end of the run, which stops Detectron2; notes
-    those beyond it, which Detectron2 warns of and leaves out."""
+    """Refuses steps that do not rise, and a step at the end of the run, which stops Detectron2.
+    Notes later steps, which Detectron2 leaves out with a warning.
+    """
     steps, last = tuple(cfg.SOLVER.STEPS), cfg.SOLVER.MAX_ITER
     if list(steps) != sorted(set(steps)) or (steps and steps[0] < 0):
         raise InputError(f"SOLVER.STEPS {steps} must be increasing")
@@ -289,7 +292,7 @@ def check_steps(cfg: CfgNode, findings: Findings) -> None:
 
 
 def check_least(cfg: CfgNode, least: Mapping[str, int]) -> None:
-    """Raises InputError for the first key with a value below its least one."""
+    """Raises InputError for the first key whose value is too small."""
     for key, bound in least.items():
         if value_of(cfg, key) < bound:
             raise InputError(f"{key} must be {bound} or above, got {value_of(cfg, key)}")

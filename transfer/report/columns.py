@@ -51,12 +51,16 @@ def make_protocols(
         changed = _changed(key, given[key], config)
         cut = changed or any(file.record["status"] == "shortened" for file in files)
         printed = () if cut or rate == "swept lr" else tuple(published_rows(key.name))
+        label, short = (
+            text + (f", {rate}" if rate else "") for text in _labels(key, given, config)
+        )
         protocols.append(
             Protocol(
                 key=key,
                 **key._asdict(),
                 overrides=given[key],
-                label=_label(key, given, config) + (f", {rate}" if rate else ""),
+                label=label,
+                short=short,
                 rate=rate,
                 published=printed,
                 changed=changed,
@@ -69,14 +73,18 @@ def make_protocols(
     return sorted(protocols, key=lambda p: (ranks.get(p.task, len(TASKS)), p.key))
 
 
-def _label(
+def _labels(
     key: ProtocolKey, given: Mapping[ProtocolKey, Sequence[str]], config: Recorded | None
-) -> str:
-    """Returns the column's title; overrides distinguish it from others with the same title."""
+) -> tuple[str, str]:
+    """Returns the column's title with the overrides that distinguish it from others, and without.
+
+    The short one is distinct as well: the config's sha256 takes the place of the overrides.
+    """
     title = _title(key)
     same = [k for k in given if (k.task, k.name, _title(k)) == (key.task, key.name, title)]
     here = [other for other in same if other.dataset == key.dataset]
     parts = [key.dataset] if len(here) < len(same) else []
+    overrides = ""
     if len({other.engine for other in here}) > 1:
         parts.append(key.engine)
     if len({other.config_sha256 for other in here}) > 1:
@@ -85,11 +93,13 @@ def _label(
         data = {pair for pair in pairs if pair.split()[0] in left_to_user(key.name)}
         data = {pair for pair in data if all(pair in given[other] for other in here)}
         shown = printable(" ".join(pair for pair in pairs if pair not in data))
-        parts.append(f"{shown or 'as shipped'}, config {key.config_sha256[:7]}")
+        overrides = f"{shown}, " if shown else ""
+        parts.append(f"{overrides or 'as shipped, '}config {key.config_sha256[:7]}")
     alike = [other for other in here if other._replace(data=key.data) == key]
     if len(alike) > 1:
         parts.append(f"data {key.data[:7] or 'unknown'}")
-    return f"{title} [{'; '.join(parts)}]" if parts else title
+    label = f"{title} [{'; '.join(parts)}]" if parts else title
+    return label, label.replace(overrides, "") if overrides else label
 
 
 def _title(key: ProtocolKey) -> str:

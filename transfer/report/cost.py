@@ -29,7 +29,7 @@ EPOCHS_APART, COMPUTE_APART = 0.01, 0.10  # largest relative difference that cou
 
 
 def compute_rows(results: Results, protocol: Protocol, metric: str) -> CostTable:
-    """Returns (header, rows) for one column, cheapest first; no rows if no cost is known.
+    """Returns (header, rows) for one column, cheapest first; no rows if fewer than two have a cost.
 
     It is computed once, and kept in `results.cost_tables` for the other outputs.
     """
@@ -50,7 +50,7 @@ def _compute_rows(results: Results, protocol: Protocol, metric: str) -> CostTabl
         if not row.untrained and row.seconds is not None
     ]
     rows = []
-    for _, label, place in sorted(costed):
+    for _, label, place in sorted(costed) if len(costed) > 1 else []:
         row = known[place][0]
         cost = [format_count(row.epochs), format_count(row.views)]
         cost += [format_seconds(row.gpu_seconds or None), format_seconds(row.seconds)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from transfer.report.cost import compute_rows
 from transfer.report.flags import find_flags
@@ -22,6 +22,7 @@ CSV_FIELDS = (
     "data,mean_rank"
 ).split(",")
 PERCENT = "percent"
+MOST_COLUMNS = 6  # columns of numbers in a LaTeX table; more do not fit on a page
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 _LATEX = {
     "\\": "\\textbackslash{}",
@@ -89,7 +90,7 @@ def _is_number(word: str) -> bool:
 
 
 def to_latex(results: Results, compared: Table | None = None, units: str = "") -> str:
-    """Returns booktabs tables: one per protocol, narrow enough for a page, comparison, costs."""
+    """Returns booktabs tables: one for each protocol, then the comparison and the costs."""
     lines = ["% needs \\usepackage{booktabs}; " + SPREAD.replace("±", "+-").replace("★", "star")]
     for protocol in results.protocols:
         lines += _protocol_lines(results, protocol)
@@ -99,9 +100,8 @@ def to_latex(results: Results, compared: Table | None = None, units: str = "") -
     for protocol in results.protocols:
         header, costs = compute_rows(results, protocol, results.headline(protocol))
         if costs:
-            lines += [f"% cost of pretraining: {protocol.label}", tabular(header, [costs], 1)]
-    # A comment is one line; an empty line after each table puts the tables below each other
-    return "\n".join(" ".join(x.split("\n")) if x[0] == "%" else f"{x}\n" for x in lines) + "\n"
+            lines += [f"% cost of pretraining: {protocol.short}", tabular(header, [costs], 1)]
+    return below_each_other(" ".join(x.split("\n")) if x[0] == "%" else x for x in lines)
 
 
 def _protocol_lines(results: Results, protocol: Protocol) -> list[str]:
@@ -120,12 +120,12 @@ def _protocol_lines(results: Results, protocol: Protocol) -> list[str]:
         for row in protocol.published
         if row.metrics.keys() & set(metrics)
     ]
-    lines = [f"% {protocol.label}: {describe_protocol(protocol)}"]
+    lines = [f"% {protocol.short}: {describe_protocol(protocol)}"]
     lines += [f"% {line}" for line in protocol.differs]
     if measured[1]:
         lines.append("% methods: n counts pretraining seeds, each the mean of its trials")
     lines += [f"% {MARK}: {row.label}: {row.source}" for row in protocol.published]
-    return [*lines, tabular([protocol.label, "n", *metrics], [*measured, theirs], 1)]
+    return [*lines, tabular([protocol.short, "n", *metrics], [*measured, theirs], 1)]
 
 
 def _measured_line(
@@ -159,6 +159,24 @@ def tabular(header: Sequence[str], groups: Sequence[Sequence[Sequence[str]]], le
         # LaTeX would read a [ at the start of a row as the length of the line break before it
         lines += ["{}" + " & ".join(map(escape_latex, row)) + " \\\\" for row in rows]
     return "\n".join([*lines, "\\bottomrule", "\\end{tabular}"])
+
+
+def below_each_other(parts: Iterable[str]) -> str:
+    """Returns comments (one line each) and tables as one file, with a space after each table."""
+    return "\n".join(x if x.startswith("%") else f"{x}\n\n\\medskip\n" for x in parts) + "\n"
+
+
+def narrow_tables(table: Table, left: int) -> list[str]:
+    """Returns the table in parts of `MOST_COLUMNS` columns, each with the first `left` columns."""
+    header, rows = table
+    return [
+        tabular(
+            [*header[:left], *header[start : start + MOST_COLUMNS]],
+            [[[*row[:left], *row[start : start + MOST_COLUMNS]] for row in rows]],
+            left,
+        )
+        for start in range(left, len(header), MOST_COLUMNS)
+    ]
 
 
 def _published_lines(

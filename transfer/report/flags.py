@@ -34,7 +34,7 @@ MSRA_PROTOCOL, MSRA_SOURCE, MSRA_AP, MSRA_REACH = "voc_mscn", "msra", 53.5, 1.0
 class Flag:
     """A reason to doubt a number: `text` is a sentence, `kind` names it in a few words.
 
-    `column` is the label of the protocol; "" if the flag is about the checkpoints.
+    `column` is the short label of the protocol; "" if the flag is about the checkpoints.
     """
 
     column: str
@@ -129,7 +129,7 @@ def _in_both(row: Checkpoint, protocol: Protocol, cell: Cell) -> list[Flag]:
         f"{row.label}: {count} of the {images} test images are also training "
         f"images{finds}: the result says little about new images"
     )
-    return [Flag(protocol.label, "test images are training images", text)]
+    return [Flag(protocol.short, "test images are training images", text)]
 
 
 def _changed(protocol: Protocol) -> list[Flag]:
@@ -138,13 +138,13 @@ def _changed(protocol: Protocol) -> list[Flag]:
         if len(words) > MAX_SHOWN:
             words[MAX_SHOWN:] = [f"and {len(words) - MAX_SHOWN} more keys"]
         text = f"differs from the config of this name: {', '.join(words)}"
-        return [Flag(protocol.label, "differs from the config of its name", text)]
+        return [Flag(protocol.short, "differs from the config of its name", text)]
     if protocol.published and not protocol.config_known:
         text = (
             "no config.yaml was kept, so it is not known whether batch size and schedule are those "
             "of the published rows"
         )
-        return [Flag(protocol.label, "no config was kept", text)]
+        return [Flag(protocol.short, "no config was kept", text)]
     return []
 
 
@@ -159,13 +159,13 @@ def _few_trials(protocol: Protocol, cells: Sequence[tuple[Checkpoint, Cell]]) ->
             f"too few trials for a claim about a checkpoint (at least {LEAST_TRIALS}): "
             f"{', '.join(few)}"
         )
-        flags.append(Flag(protocol.label, "too few trials", text))
+        flags.append(Flag(protocol.short, "too few trials", text))
     if len(rows) >= MANY_ROWS and min(rows) < TRIALS_OF_MANY:
         text = (
             f"{len(rows)} rows are compared, some with {min(rows)} trials; all pairs are corrected "
             f"for, so {TRIALS_OF_MANY} trials each would resolve more differences"
         )
-        flags.append(Flag(protocol.label, "many rows for few trials", text))
+        flags.append(Flag(protocol.short, "many rows for few trials", text))
     return flags
 
 
@@ -176,7 +176,7 @@ def _shortened(protocol: Protocol, cells: Sequence[tuple[Checkpoint, Cell]]) -> 
     }
     words = [f"{label} (trial {', '.join(map(str, t))})" for label, t in cut.items() if t]
     text = f"shortened schedule or data: {', '.join(words)}"
-    return [Flag(protocol.label, "shortened", text)] if words else []
+    return [Flag(protocol.short, "shortened", text)] if words else []
 
 
 def _below_random(results: Results, row: Checkpoint, protocol: Protocol, cell: Cell) -> list[Flag]:
@@ -195,7 +195,7 @@ def _below_random(results: Results, row: Checkpoint, protocol: Protocol, cell: C
                         f"({other.label}, {high}): check that the weights were loaded, and that "
                         "images are normalised as in their training"
                     )
-                    flags.append(Flag(protocol.label, "below the random initialisation", text))
+                    flags.append(Flag(protocol.short, "below the random initialisation", text))
     return flags
 
 
@@ -216,7 +216,7 @@ def _far_from_msra(row: Checkpoint, protocol: Protocol, cell: Cell) -> list[Flag
         f"{row.label}: AP {value:.1f} is far from the {MSRA_AP} that MoCo published for MSRA's "
         "weights: check batch size, learning rate and data first"
     )
-    return [Flag(protocol.label, "far from the published baseline", text)]
+    return [Flag(protocol.short, "far from the published baseline", text)]
 
 
 def _few_images_decide(protocol: Protocol, cells: Sequence[tuple[Checkpoint, Cell]]) -> list[Flag]:
@@ -236,7 +236,7 @@ def _few_images_decide(protocol: Protocol, cells: Sequence[tuple[Checkpoint, Cel
         f"fewer than {LEAST_DECIDING} test images are correct, or wrong, so the interval may be "
         f"too narrow: {', '.join(words)}"
     )
-    return [Flag(protocol.label, "few images decide", text)]
+    return [Flag(protocol.short, "few images decide", text)]
 
 
 def _at_chance(row: Checkpoint, protocol: Protocol, cell: Cell) -> list[Flag]:
@@ -255,7 +255,7 @@ def _at_chance(row: Checkpoint, protocol: Protocol, cell: Cell) -> list[Flag]:
                 f"{row.label}: {metric} {summary.mean:.1f} is at chance ({chance:.1f}): the "
                 "features are useless, or were read wrongly"
             )
-            flags.append(Flag(protocol.label, "at chance", text))
+            flags.append(Flag(protocol.short, "at chance", text))
     return flags
 
 

@@ -60,6 +60,7 @@ class Protocol:
     data: str
     overrides: tuple[str, ...]
     label: str
+    short: str  # the label without its overrides, for heads, captions and axes
     rate: str = ""  # "swept lr", "fixed lr", or "" if there is none
     differs: tuple[str, ...] = ()  # differences from protocols of the same task and data, in lines
     published: tuple[Published, ...] = ()

@@ -10,6 +10,7 @@ from fvcore.common.config import CfgNode
 from pretrain.common.config import config_sha256, dump_yaml, find_config, load_config
 from pretrain.common.errors import InputError
 from pretrain.defaults import get_defaults
+from transfer.detection.config import all_defaults
 
 
 def defaults() -> CfgNode:
@@ -60,6 +61,11 @@ def test_scalars_become_tuples_and_yaml_exponents_floats(tmp_path: Path) -> None
             "overrides: unknown keys NMAE (did you mean 'NAME'?), SOLVER.EPOHCS (did you mean "
             "'SOLVER.EPOCHS' or 'SOLVER.STEPS'?); SOLVER.EPOCHS must be int, got str 'many'",
         ),
+        (
+            "NAME: b",
+            ["EPOCHS", "3"],
+            "override EPOCHS: unknown key EPOCHS (did you mean 'SOLVER.EPOCHS'?)",
+        ),
     ],
 )
 def test_errors_name_file_and_key(
@@ -90,6 +96,28 @@ def test_find_by_name_and_ambiguity(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         find_config("twice_here.yaml", "one")
     with pytest.raises(InputError, match="did you mean 'once_here.yaml'"):
         find_config("once_her.yaml", "one")
+
+
+@pytest.mark.parametrize(
+    "name,folder,theirs",
+    [
+        ("knn_imagenet.yaml", "detection", "tools/train_cls.py"),
+        ("voc12aug_fcn.yaml", "pretrain", "tools/train_det.py"),
+        ("step_3", "classification", "tools/train_ssl.py"),
+        ("detection.yaml", "detection", "tools/run_suite.py"),
+    ],
+)
+def test_a_config_of_another_command_names_it(name: str, folder: str, theirs: str) -> None:
+    with pytest.raises(InputError, match=f"^{name} is a config for {theirs}, not for tools/"):
+        load_config(name, defaults(), folder=folder)
+
+
+def test_a_base_of_another_command_names_it(tmp_path: Path) -> None:
+    mine = write(tmp_path / "mine.yaml", "_BASE_: own_fpn.yaml")
+    words = r"mine.yaml \(its base is .*own_fpn.yaml\) is a config for tools/train_det.py"
+    with pytest.raises(InputError, match=words):
+        load_config(str(mine), get_defaults(), folder="pretrain")
+    load_config(str(mine), all_defaults(), folder="detection")
 
 
 def test_identity_ignores_output_and_seed(tmp_path: Path) -> None:

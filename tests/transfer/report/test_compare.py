@@ -224,6 +224,15 @@ def test_equal_epochs_and_equal_compute(tmp_path: Path, write_run: Writer) -> No
     assert "to b (resolved)" in page
 
 
+def test_one_row_is_not_compared_with_others_by_cost(tmp_path: Path, write_run: Writer) -> None:
+    write_trials(write_run, "a", 0, 60.0, checkpoint={"pretrain_epochs": 100})
+    results = results_of(tmp_path)
+    assert not compute_rows(results, results.protocols[0], "top1")[1]
+    assert "against the cost" not in to_markdown(results)
+    page = write_report([tmp_path / "runs"], tmp_path / "out").page.read_text()
+    assert 'id="compute"' not in page and "Equal cost" not in page
+
+
 def test_the_best_of_many_rivals_is_corrected_for(tmp_path: Path, write_run: Writer) -> None:
     """A pair that is resolved alone, at p of 2 %, is not resolved among six."""
     values = {"a": [50.0, 50.4, 50.2], "b": [50.6, 50.9, 51.2]}

@@ -263,6 +263,8 @@ def test_columns_of_one_own_data_set_say_what_differs(tmp_path: Path, write_run:
         "birds (own_knn) [DATASETS.TRAIN a PROTOCOL.RESIZE 64",
         "birds (own_knn) [DATASETS.TRAIN b",
     ]
+    for column in results_of(tmp_path).protocols:
+        assert column.short == f"birds (own_knn) [config {column.config_sha256[:7]}]"
 
 
 def test_a_task_named_by_its_user(tmp_path: Path, write_run: Writer) -> None:

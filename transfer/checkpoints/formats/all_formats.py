@@ -1,4 +1,4 @@
-"""All key formats by name, in the order in which a file is held against them."""
+"""All key formats by name, in the order in which they are tried on a file."""
 
 from __future__ import annotations
 

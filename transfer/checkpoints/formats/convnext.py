@@ -37,7 +37,7 @@ def _facts_of_fair(content: Mapping[str, Any]) -> Facts:
 
 
 def _check_second_norm(content: Mapping[str, Any]) -> None:
-    """DINOv3 stores its last norm twice; two different ones would be another network."""
+    """DINOv3 stores its last norm twice; if the two differ, it is a different network."""
     for leaf in ("weight", "bias"):
         one, other = content.get(f"norm.{leaf}"), content.get(f"norms.3.{leaf}")
         if not isinstance(one, Tensor) or not isinstance(other, Tensor):

@@ -21,7 +21,7 @@ _MODEL = (("model",),)
 
 
 def heads_of_moco_v3(state: Mapping[str, Any], token: str) -> dict[str, int]:
-    """MoCo v3's ViT-S has 12 heads where all others' have 6 (its vits.py), which no shape tells.
+    """MoCo v3's ViT-S has 12 heads (its vits.py), all others have 6; the shapes are the same.
 
     Args:
         token: how the class token's name ends.
@@ -31,7 +31,7 @@ def heads_of_moco_v3(state: Mapping[str, Any], token: str) -> dict[str, int]:
 
 
 def _facts_of_moco(method: str) -> Callable[[Mapping[str, Any]], Facts]:
-    """EMAN's MoCo has MoCo v2's keys, and its own name as `arch`."""
+    """Facts of MoCo; EMAN's has the same keys, and its own name as `arch`."""
 
     def facts(content: Mapping[str, Any]) -> Facts:
         if content.get("arch") in ("MoCo", "MoCoEMAN"):
@@ -124,7 +124,7 @@ META = (
         lacks=(r"encoder_q\.fc\.weight",),
     ),
     _MOCO,
-    variant(  # MoCo v2's keys to the letter, so never detected
+    variant(  # its keys are exactly MoCo v2's, so it is never detected
         _MOCO,
         "mixmask",
         title="MixMask",

@@ -1,4 +1,4 @@
-"""Which format a file is in: the first of the table that fits, or the one that is asked for."""
+"""Finds a file's format: the first one of the table that fits, or the one that is asked for."""
 
 from __future__ import annotations
 
@@ -22,12 +22,13 @@ from transfer.checkpoints.readers.raw import RawFile
 def find_format(
     raw: RawFile, source: str = "auto", prefix: str | None = None, backbone: str | None = None
 ) -> Found:
-    """The format of a file, detected or forced, with its flat tensors.
+    """Returns the format of a file, detected or forced, with its flat tensors.
 
     Args:
         source: "auto", or a name of `FORMATS`.
-        prefix: of the trunk: takes the file as format `generic`.
-        backbone: a name of `timm_convnets.is_timm_convnet` that the file may be of.
+        prefix: the trunk's prefix; if it is given, the file is read as format `generic`.
+        backbone: the name of a network for which `timm_convnets.is_timm_convnet` is true, if one is
+            known.
 
     Raises:
         InputError: unknown source, no format fits, or the tensors are none.
@@ -57,7 +58,7 @@ def find_format(
 
 
 def _refusal(names: Collection[str]) -> InputError | None:
-    """Why a network with these names is not read, if it only looks like a known one."""
+    """Returns why a network with these names is not read, if it only looks like a known one."""
     try:
         refuse_networks(names)
     except InputError as error:
@@ -66,10 +67,10 @@ def _refusal(names: Collection[str]) -> InputError | None:
 
 
 def _beside_refused(raw: RawFile, refused: InputError) -> Found:
-    """The whole trunk of a file whose refused network is somewhere else in it.
+    """Returns the complete trunk of a file that has a refused network in a different place.
 
     Raises:
-        InputError: `refused`, if there is no such trunk; the reason against it, if there is one.
+        InputError: `refused`, if there is no such trunk; or the reason why the trunk is refused.
     """
     plain = unwrap(raw.content, keep_first=False)
     try:
@@ -101,7 +102,7 @@ def _is_map(value: Any) -> TypeGuard[Mapping[str, Any]]:
 
 
 def _by_table(raw: RawFile, source: str) -> Found | None:
-    """The first format of the table that fits."""
+    """Returns the first format of the table that fits."""
     if source == "auto":
         wanted = [entry for entry in FORMATS.values() if not entry.forced]
     else:
@@ -118,7 +119,7 @@ def _by_table(raw: RawFile, source: str) -> Found | None:
 
 
 def _all_names(content: Mapping[str, Any], depth: int = 2) -> list[str]:
-    """Names of a file and of the mappings in it, down to a depth."""
+    """Returns the names in a file and in the mappings in it, down to a depth."""
     names = [str(name) for name in content]
     inner = [value for value in content.values() if isinstance(value, Mapping)]
     return names + [n for value in inner if depth for n in _all_names(value, depth - 1)]
@@ -139,7 +140,7 @@ _OTHERS = (
 
 
 def _describe(raw: RawFile) -> str:
-    """What the file looks like instead, for the message."""
+    """Returns what the file looks like, for the message."""
     other = _no_network(raw.content) or made_from(_all_names(raw.content)) or _other(raw)
     if other is not None:
         return other
@@ -150,7 +151,7 @@ def _describe(raw: RawFile) -> str:
 
 
 def _other(raw: RawFile) -> str | None:
-    """What a file is known to be that is not read; None if nothing is known."""
+    """Returns what kind of unsupported file it is; None if it is not of a known kind."""
     if raw.content.get("type") in ("shard", "shard_list", "slice", "slice_list"):
         return "a part of a VISSL checkpoint in shards; consolidate it with VISSL first"
     what = _other_network(raw.content)
@@ -158,7 +159,7 @@ def _other(raw: RawFile) -> str | None:
 
 
 def what_else(content: Mapping[str, Any]) -> str | None:
-    """What a file holds that no format explains: a network that is not read, or a changed one."""
+    """Returns what a file without a format holds: an unsupported network, or a changed one."""
     if made := made_from(_all_names(content)):
         return made
     what = _other_network(content)
@@ -166,7 +167,7 @@ def what_else(content: Mapping[str, Any]) -> str | None:
 
 
 def _other_network(content: Mapping[str, Any]) -> str | None:
-    """The network, known but not read, that a file's names are of; None for all others."""
+    """Returns the known, but unsupported network that has a file's names; None for all others."""
     below = [*map(str, content), *map(str, _inner(content)[1])]
     for pattern, what in _OTHERS:
         if any(re.fullmatch(pattern, name) for name in below):
@@ -175,7 +176,7 @@ def _other_network(content: Mapping[str, Any]) -> str | None:
 
 
 def _no_network(content: Mapping[str, Any]) -> str | None:
-    """What a file without a network's tensors holds; None if it may have one."""
+    """Returns what a file without a network's tensors holds; None if it may hold a network."""
     if flatten(content):
         return None
     states = [key for key, value in content.items() if _is_map(value) and "param_groups" in value]
@@ -188,7 +189,7 @@ def _no_network(content: Mapping[str, Any]) -> str | None:
 
 
 def _inner(content: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
-    """The first mapping that is large enough to be a network's, and its key."""
+    """Returns the first mapping that is large enough to be a network's, and its key."""
     for key, value in content.items():
         if isinstance(value, Mapping) and len(value) > 4:
             return str(key), value
@@ -196,7 +197,7 @@ def _inner(content: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
 
 
 def _alone(raw: RawFile) -> str:
-    """How to save a torch file's backbone alone, in three statements of Python."""
+    """Returns three statements of Python that save a torch file's backbone alone."""
     if raw.kind != "torch":
         return ""
     key, inner = _inner(raw.content)

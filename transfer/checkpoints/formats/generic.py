@@ -1,12 +1,13 @@
-"""The last format, `generic`: a file that no other format explains, its whole trunk out.
+"""The last format, `generic`: the complete trunk of a file that no other format explains.
 
-The trunk is what is below the longest prefix under which one whole known backbone is; every other
-tensor is dropped as "outside the trunk". What could be a part of the network itself (a tensor in
-the trunk's own modules, another stem, registers) is not dropped but refused.
+The trunk is what is below the longest prefix under which there is exactly one complete known
+backbone. Every other tensor is dropped as "outside the trunk". A tensor that may be a part of the
+network itself (in the trunk's own modules, in a second stem, registers) is not dropped: the file is
+refused.
 
-Copies of the trunk: equal ones are one trunk. Of different ones that which was trained is taken
-(query, online), and its average is left (key, target, momentum, EMA); of teacher and student the
-teacher is taken, as DINO's authors do. Where this decides nothing, `--prefix` is needed.
+Equal copies of the trunk count as one. If copies differ, the trained one is read (query, online)
+and its average is not (key, target, momentum, EMA). If there are a teacher and a student, the
+teacher is read, as DINO's authors do. If this rule does not decide, `--prefix` is needed.
 """
 
 from __future__ import annotations
@@ -56,8 +57,8 @@ DETECTRON2 = (
     "its names are Detectron2's, whose own models of MSRA's weights stride in their first 1x1 "
     "convolutions and take BGR on 0 to 255: the file does not say it, and it is not assumed"
 )
-NEARLY = 0.9  # part of a backbone's tensors from which on it is a damaged one
-# First parts of names next to a trunk that may belong to it: other stems, norms, tokens.
+NEARLY = 0.9  # the share of a backbone's tensors from which on it counts as a damaged one
+# Names next to a trunk that begin with one of these may belong to it: stems, norms, tokens.
 _STRUCTURE = re.compile(
     r"(stem|conv|bn|gn|norm|layers?|stages?|blocks?|res|maxpool|avgpool|pool|attnpool|act|relu|"
     r"downsample|aa|se|ln_pre|norm_pre|fc_norm|dist_token|reg_token|register_tokens|"
@@ -67,7 +68,7 @@ _DETECTOR = re.compile(
     r"rpn|rpn_head|roi_heads?|bbox_head|mask_head|proposal_generator|decode_head|sem_seg_head|"
     r"segmentation_head|aux_classifier|auxiliary_head"
 )
-# Classifiers in the module that has a ConvNeXt's last norm (timm, torchvision).
+# Classifiers in the module of a ConvNeXt's last norm (timm, torchvision).
 _CLASSIFIER = re.compile(r"(head\.fc|classifier\.[1-9]\d*)\..*")
 _AVERAGED = {
     "ema",
@@ -95,7 +96,7 @@ class Trunk:
 
     @cached_property
     def wanted(self) -> dict[str, tuple[int, ...]]:
-        """Canonical names that the layout stores of the backbone -> their shapes there."""
+        """The canonical names that the layout stores -> the shapes in which it stores them."""
         shapes = self.layout.split(expected_shapes(self.backbone, counters=False))
         fills = self.layout.fills
         return {
@@ -106,32 +107,32 @@ class Trunk:
 
     @property
     def explained(self) -> int:
-        """How many tensors of the file have a name of the backbone."""
+        """The number of tensors in the file that have a name of the backbone."""
         return len(self.wanted.keys() & self.tensors.keys())
 
     @cached_property
     def part(self) -> float:
-        """How much of the backbone is there under right names and shapes, 0 to 1."""
+        """The share of the backbone that is in the file with the right names and shapes, 0 to 1."""
         return len(self._fitting()) / len(self.wanted)
 
     def _shape(self, name: str) -> tuple[int, ...] | None:
         return tuple(self.tensors[name].shape) if name in self.tensors else None
 
     def equals(self, other: Trunk) -> bool:
-        """Whether both have the same values. Only tensors of the backbone's shapes are looked at:
-        a file may declare another one as large as it likes."""
+        """Returns whether both have the same values. Only tensors of the backbone's shapes are
+        looked at: a file may declare another one as large as it likes."""
         mine = self._fitting()
         return mine == other._fitting() and all(
             _same(self.tensors[name], other.tensors[name]) for name in mine
         )
 
     def _fitting(self) -> set[str]:
-        """Names of the backbone whose tensor is there and has the right shape."""
+        """Returns the backbone's names whose tensor is there and has the right shape."""
         return {name for name, shape in self.wanted.items() if self._shape(name) == shape}
 
     @property
     def rank(self) -> int:
-        """Which copy is taken: the lowest."""
+        """The rank among copies: the one with the lowest rank is read."""
         spaced = re.sub(r"([a-z])([A-Z])", r"\1_\2", self.prefix)
         words = set(re.split(r"[._]", spaced.lower()))
         if "teacher" in words:
@@ -140,7 +141,7 @@ class Trunk:
 
 
 def flatten(content: Mapping[str, Any], before: str = "", depth: int = 0) -> dict[str, Tensor]:
-    """Every tensor of a file under the path of its keys, joined by points."""
+    """Returns every tensor of a file under the path of its keys, joined by points."""
     tensors: dict[str, Tensor] = {}
     for key, value in content.items():
         if not isinstance(key, str):
@@ -153,12 +154,11 @@ def flatten(content: Mapping[str, Any], before: str = "", depth: int = 0) -> dic
 
 
 def trunks(tensors: Mapping[str, Tensor]) -> list[Trunk]:
-    """The backbones of a file, whole or nearly: the trained before the averaged, the longest prefix
-    first."""
+    """Returns the (nearly) complete backbones: trained before averaged, longest prefix first."""
     best: dict[str, Trunk] = {}
     for place in _places(tensors):
         trunk = _trunk(tensors, *place)
-        # One network may be known in several layouts: that which explains most of its names.
+        # Several layouts may know a network: the one that explains most of its names is taken.
         rival = best.get(trunk.prefix) if trunk else None
         if trunk and (rival is None or trunk.explained > rival.explained):
             best[trunk.prefix] = trunk
@@ -169,12 +169,12 @@ def trunks(tensors: Mapping[str, Tensor]) -> list[Trunk]:
 def find_generic(
     content: Flat, plain: Mapping[str, Any], prefix: str | None, other: bool = False
 ) -> Found | None:
-    """The file as format `generic`; None if it has nothing like a backbone.
+    """Returns the file as format `generic`; None if it has nothing like a backbone.
 
     Args:
-        content: as read; plain: without the wrappers' parts of names (`unwrap`).
-        prefix: of the trunk, from the user.
-        other: the names are those of a known other network: a damaged backbone is not taken.
+        content: as read; plain: the content without the wrappers' parts of names (`unwrap`).
+        prefix: the trunk's prefix, from the user. other: the names are those of a known other
+            network: a damaged backbone is not taken.
 
     Raises:
         InputError: several networks between which no rule decides, or nothing below the prefix.
@@ -195,10 +195,10 @@ def as_generic(
     facts: Facts | None = None,
     forced: bool = False,
 ) -> Found:
-    """A trunk as a format of its own, whose rule drops all other tensors.
+    """Returns a trunk as a separate format, whose rule drops all other tensors.
 
     Args:
-        facts: of the format that the file is nearest to.
+        facts: the facts of the format that is nearest to the file.
         forced: the user has said that this is the trunk.
 
     Raises:
@@ -231,7 +231,7 @@ def as_generic(
 
 
 def widened(found: Found) -> Found | None:
-    """A file of a known format with tensors that the format does not explain, as `generic`.
+    """Reads a file as `generic` whose known format does not explain all tensors.
 
     Returns:
         None if the trunk at the format's own place is damaged: no other copy replaces it.
@@ -251,14 +251,14 @@ def widened(found: Found) -> Found | None:
 
 
 def path_of(found: Found) -> str:
-    """The keys that lead to the trunk, and its prefix, as one."""
+    """Returns the keys that lead to the trunk, and its prefix, as one text."""
     if found.format.name == GENERIC.name:
         return found.prefix
     return "".join(f"{key}." for key in found.format.containers[0]) + found.prefix
 
 
 def copies_note(found: Found) -> tuple[str, ...]:
-    """Which of a file's copies of the trunk was taken and which were left: one line, or none."""
+    """Returns a line about the copy of the trunk that was read and those that were not; or none."""
     own, copies = path_of(found), trunks(flatten(found.content))
     taken = next((one for one in copies if one.prefix == own), None)
     left = [one for one in copies if one is not taken]
@@ -269,10 +269,10 @@ def copies_note(found: Found) -> tuple[str, ...]:
 
 
 def _places(tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, str, list[str]]]:
-    """Layouts and prefixes at which a trunk's most telling names are; the names below each."""
+    """Returns layouts and prefixes with a trunk's typical names, and the names below each."""
     for layout in LAYOUTS:
         landmarks = [one for one in layout_of(layout).landmarks if one.count(".") > 1]
-        prefixes = dict.fromkeys(  # in the file's order, which decides between equal copies
+        prefixes = dict.fromkeys(  # the file's order is kept: it decides between equal copies
             name[: -len(mark)]
             for name in tensors
             for mark in landmarks
@@ -285,7 +285,7 @@ def _places(tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, str, list[str]
 def _trunk(
     tensors: Mapping[str, Tensor], layout: str, prefix: str, names: Collection[str]
 ) -> Trunk | None:
-    """The backbone that is nearest to the names below a prefix; None if it is far."""
+    """Returns the backbone that is nearest to the names below a prefix; None if none is near."""
     below = [name[len(prefix) :] for name in names]
     form = layout_of(layout, below)
     state = {
@@ -299,7 +299,7 @@ def _trunk(
 
 
 def _dense(tensor: Tensor) -> Tensor:
-    """The tensor; of a sparse one its shape alone."""
+    """Returns the tensor; for a sparse one a tensor that has only the shape."""
     dense = tensor.layout == torch.strided
     return tensor if dense else torch.empty(tensor.shape, dtype=tensor.dtype, device="meta")
 
@@ -317,13 +317,13 @@ def _top(name: str, prefix: str) -> str:
 
 
 def _within(name: str, prefix: str, tops: Collection[str]) -> bool:
-    """Whether a tensor is in one of the trunk's own modules, and is not a classifier's."""
+    """Returns whether a tensor is in one of the trunk's own modules, and is not a classifier's."""
     inside = name.startswith(prefix) and _top(name, prefix) in tops
     return inside and not _CLASSIFIER.fullmatch(name[len(prefix) :])
 
 
 def _chosen(found: list[Trunk]) -> Trunk:
-    """The trunk that the module's rule takes."""
+    """Returns the trunk that the rule of this module selects."""
     first = found[0]
     rivals = [
         one
@@ -341,7 +341,7 @@ def _chosen(found: list[Trunk]) -> Trunk:
 
 
 def _forced(found: list[Trunk], tensors: Mapping[str, Tensor], prefix: str) -> Trunk:
-    """The trunk below a prefix: the whole path, or the end of one path."""
+    """Returns the trunk below a prefix: a complete path, or the end of exactly one path."""
     wanted = prefix.strip(".") + "." if prefix.strip(".") else ""
     exact = [one for one in found if one.prefix == wanted]
     ending = [one for one in found if wanted and f".{one.prefix}".endswith(f".{wanted}")]
@@ -374,7 +374,7 @@ def _check_rest(trunk: Trunk, rest: list[str], content: Flat) -> None:
 
 
 def _groups(names: list[str], trunk: Trunk) -> dict[str, int]:
-    """The outermost parts of names that hold nothing of the trunk -> how many names they hold."""
+    """Returns the outermost parts of names outside the trunk -> the number of names below each."""
     counts: dict[str, int] = {}
     for name in names:
         parts, path = name.split("."), ""
@@ -388,7 +388,7 @@ def _groups(names: list[str], trunk: Trunk) -> dict[str, int]:
 
 
 def _facts(content: Flat) -> Facts:
-    """What a file of unknown format says all the same: OpenMMLab's config, Lightning's epochs."""
+    """Returns the facts in a file of unknown format: OpenMMLab's config, Lightning's epochs."""
     if stored_config(content):
         return facts_of_mm(content)
     if "pytorch-lightning_version" in content:

@@ -1,6 +1,6 @@
 """Formats of Hugging Face transformers (ConvNets): names with and without a classifier's prefix.
 
-Read in the source of versions 4 and 5, and held against the names and shapes that its classes give
+Read in the source of versions 4 and 5, and compared with the names and shapes of its classes
 (5.24). Which input a network wants is in `preprocessor_config.json`, not in its weights: `folder`
 reads it if it is next to the file.
 """
@@ -20,12 +20,12 @@ HALF = Preprocess((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 def class_default(
     processor: str, preprocess: Preprocess, released: str = ""
 ) -> Callable[[Mapping[str, Any]], Facts]:
-    """Facts of weights without their processor's file: the class's defaults, and that is said.
+    """Returns facts without the processor's file: the class's defaults, with a warning.
 
     Args:
         processor: the image processor that transformers' `AutoImageProcessor` takes.
-        preprocess: what it does without any file.
-        released: what the released models' files say instead, for the warning.
+        preprocess: what this processor does by default.
+        released: what the files of released models say, for the warning.
     """
     values = f"mean {preprocess.mean[0]:g} ..., std {preprocess.std[0]:g} ..."
     warning = (
@@ -56,6 +56,6 @@ HUGGINGFACE = (
         prefixes=("timm_model.",),
         layouts=("canonical",),
         drops={"classifier": r"timm_model\.(fc\..*|head\.fc\..*|head\.(weight|bias))"},
-        facts=no_facts,  # config.json has timm's own mean and std
+        facts=no_facts,  # its config.json has timm's mean and std
     ),
 )

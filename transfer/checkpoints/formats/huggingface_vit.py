@@ -20,8 +20,8 @@ from transfer.checkpoints.formats.key_format import CLASS, KeyFormat, with_ddp
 from transfer.checkpoints.networks.vit_architectures import SIZES
 from transfer.checkpoints.provenance import Facts, stated
 
-HALF = Preprocess((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))  # ViTImageProcessor's own default
-EPS = {"norm_eps": 1e-12}  # of ViTConfig, ViTMAEConfig, DeiTConfig and IJepaConfig
+HALF = Preprocess((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))  # the default of ViTImageProcessor
+EPS = {"norm_eps": 1e-12}  # the default of ViTConfig, ViTMAEConfig, DeiTConfig and IJepaConfig
 BICUBIC = {"resample": "bicubic"}
 METHODS = {
     "vit_mae": "mae",
@@ -42,7 +42,7 @@ _PREFIXES = (
     "dinov3_vit.",
     "model.",
 )
-_TRUNK = r"([\w.]+\.)?"  # what a head's class puts before the trunk's names
+_TRUNK = r"([\w.]+\.)?"  # prefixes that the classes with a head put before the trunk's names
 _DROPS = {
     "mask token": rf"{_TRUNK}embeddings\.mask_token",
     "pooler": rf"{_TRUNK}pooler\..*",
@@ -52,13 +52,13 @@ _DROPS = {
 
 
 def _facts_of_dinov2(content: Mapping[str, Any]) -> Facts:
-    """With registers positions are resampled with antialiasing."""
+    """Facts of DINOv2; if there are registers, positions are resampled with antialiasing."""
     registers = any(str(name).endswith("register_tokens") for name in content)
     return stated("dinov2", architecture={} if registers else BICUBIC)(content)
 
 
 def _beside(weights: Path, facts: Facts) -> Facts:
-    """The facts completed by what the repository of the file says.
+    """Completes the facts by what the repository of the file says.
 
     Raises:
         InputError: one of its files is damaged, or asks for what is not computed here.
@@ -87,10 +87,11 @@ def _beside(weights: Path, facts: Facts) -> Facts:
 
 
 def _architecture(config: Mapping[str, Any], file: Path) -> dict[str, Any]:
-    """What a config says of the network that the tensors do not show."""
+    """Returns what a config says about the network that the tensors do not show."""
     wanted = "silu" if config.get("use_gated_mlp") else "gelu"
     act = config.get("hidden_act", wanted)
-    if act != wanted and not config.get("use_swiglu_ffn"):  # which is silu whatever it says
+    # a gated MLP uses silu, whatever the config says
+    if act != wanted and not config.get("use_swiglu_ffn"):
         raise InputError(f"{file} says hidden_act {act!r}; only {wanted} is read")
     out: dict[str, Any] = {}
     if isinstance(config.get("layer_norm_eps"), float):

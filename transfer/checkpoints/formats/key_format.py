@@ -1,6 +1,6 @@
-"""What a key format is: where the tensors are, which prefix the trunk has, what else is dropped.
+"""Describes a key format: where the tensors are, which prefix the trunk has, what is dropped.
 
-Keys under no rule are an error later. Patterns see a name without DDP's leading `module.`, which
+A key without a rule is an error later. Patterns see a name without DDP's leading `module.`, which
 files of one GPU lack.
 """
 
@@ -33,15 +33,15 @@ class KeyFormat:
 
     Attributes:
         name: for `--source`; title: for people.
-        evidence: what the tests' example was made from: CLASS, names and shapes from the project's
-            own instantiated class; TEXT, its source as read; RELEASED, files that the project
-            released, which the tests read.
-        kinds: the containers of `RawFile.kind` it comes in.
+        evidence: what the tests' example was made from. CLASS: names and shapes from the project's
+            own instantiated class; TEXT: its source, which we read; RELEASED: files that the
+            project released, which the tests read.
+        kinds: the containers (`RawFile.kind`) in which the format occurs.
         containers: paths to the mappings that hold the tensors; the first is the trunk's, and must
             be there; names in the others are prefixed by their path. An empty path is the file.
-        prefixes: of the trunk's names, the first that fits.
-        layouts: of the names after the prefix, keys of `names.layouts.LAYOUTS`; the first that fits
-            counts.
+        prefixes: possible prefixes of the trunk's names; the first one that fits counts.
+        layouts: possible layouts of the names after the prefix, keys of `names.layouts.LAYOUTS`;
+            the first one that fits counts.
         needs, lacks: patterns that a name, and no name, of the first container matches in full.
         top: keys of the file that must be there.
         drops: rule -> pattern that a dropped name matches in full.
@@ -70,7 +70,7 @@ class KeyFormat:
     forced: bool = False
 
     def dropped_by(self, name: str) -> str | None:
-        """The rule that drops a source name."""
+        """Returns the rule that drops a source name."""
         plain = without_ddp(name)
         for rule, pattern in self.drops.items():
             if re.fullmatch(pattern, plain):
@@ -84,10 +84,10 @@ class Found:
 
     Attributes:
         content: as the format views it.
-        prefix: of the trunk in this file; tensors: all of the file's names -> tensors, without
-            the parts that wrappers put into names (`formats.unwrap`).
+        prefix: the trunk's prefix in this file; tensors: all names -> tensors, without the parts
+            that wrappers put into names (`formats.unwrap`).
         notes: what was done to the names, printable lines.
-        backbone: the network, where its name and not its tensors tell (`timm_convnets`).
+        backbone: the network, if its name decides and not its tensors (`timm_convnets`).
     """
 
     format: KeyFormat
@@ -99,13 +99,13 @@ class Found:
     backbone: str | None = None
 
     def canonical(self, name: str) -> str | None:
-        """The canonical name of a source name; None if the layout has none."""
+        """Returns the canonical name of a source name; None if the layout has none."""
         if not name.startswith(self.prefix):
             return None
         return self.layout.back(name[len(self.prefix) :])
 
     def source_name(self, canonical: str) -> str:
-        """The name that a canonical tensor has in the source."""
+        """Returns the name that a canonical tensor has in the source."""
         return f"{self.prefix}{self.layout.forth(canonical) or canonical}"
 
     def trunk(self) -> dict[str, Tensor]:
@@ -115,12 +115,12 @@ class Found:
 
 
 def without_ddp(name: str) -> str:
-    """The name without DDP's wrapper."""
+    """Returns the name without DDP's wrapper."""
     return name[len(DDP) :] if name.startswith(DDP) else name
 
 
 def match(entry: KeyFormat, content: Flat) -> Found | None:
-    """The entry with its prefix, or None if the content is another format.
+    """Returns the format with its prefix, or None if the content has a different format.
 
     Raises:
         InputError: a file of the format that is not read, or one whose values are not tensors.
@@ -146,19 +146,19 @@ def match(entry: KeyFormat, content: Flat) -> Found | None:
 
 
 def inside(content: Any, path: tuple[str, ...]) -> Flat | None:
-    """The mapping at a path of keys; None if there is none."""
+    """Returns the mapping at a path of keys; None if there is none."""
     for key in path:
         content = content.get(key) if isinstance(content, Mapping) else None
     return content if isinstance(content, Mapping) and content else None
 
 
 def with_ddp(*prefixes: str) -> tuple[str, ...]:
-    """Each prefix behind DDP's, then bare."""
+    """Returns each prefix after DDP's, then without it."""
     return tuple(f"{wrapper}{prefix}" for prefix in prefixes for wrapper in (DDP, ""))
 
 
 def variant(entry: KeyFormat, name: str, **changes: Any) -> KeyFormat:
-    """A format that differs from another in little."""
+    """Returns a format that differs from a given one in a few fields."""
     return replace(entry, name=name, **changes)
 
 
@@ -171,7 +171,7 @@ def _candidates(entry: KeyFormat, names: list[str]) -> Iterator[tuple[str, Layou
 
 
 def _tensors(entry: KeyFormat, content: Flat) -> dict[str, Tensor]:
-    """All containers' tensors; the first container's under their own names."""
+    """Returns the tensors of all containers; those of the first one under their own names."""
     tensors: dict[str, Tensor] = {}
     for place, path in enumerate(entry.containers):
         head = ".".join(path) + "." if place else ""

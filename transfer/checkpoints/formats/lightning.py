@@ -19,17 +19,18 @@ from transfer.checkpoints.names.layouts import TRUNKS
 from transfer.checkpoints.provenance import Facts, no_facts
 
 _STATE = (("state_dict",),)
-# Of torchvision, timm and transformers; `head.norm` and torchvision's `classifier.0` are the trunk.
+# Classifiers of torchvision, timm and transformers; `head.norm` and torchvision's `classifier.0`
+# belong to the trunk.
 _CLASSIFIER = r"(fc\..*|head\.fc\..*|head\.(weight|bias)|classifier\.(2\.)?(weight|bias))"
 
 
 def _silent(content: Mapping[str, Any]) -> Facts:
-    """Lightning's epochs, and a warning that the file does not say how its input was made."""
+    """Returns Lightning's epochs, and a warning that the file does not state its preprocessing."""
     return facts_of_lightning(content)._replace(warnings=no_facts(content).warnings)
 
 
 def _one_of_two(taken: str, other: str) -> Callable[[Mapping[str, Any]], Facts]:
-    """Facts with a line that says which copy is read, if the file has two."""
+    """Returns facts with a line that says which copy is read, if the file has two."""
 
     def facts(content: Mapping[str, Any]) -> Facts:
         found = _silent(content)
@@ -69,12 +70,13 @@ _SPT = KeyFormat(
 
 _WRAPPED = "embedding_model.wrapped_model."
 _COPIES = ("teacher", "student")
-# timm's module, torchvision's ResNet by its children, the layers of torchvision's ConvNeXt.
+# The trunk may be timm's module, the children of torchvision's ResNet, or the layers of its
+# ConvNeXt.
 _PARTS = ("_model.", "_features.", "_")
 
 
 def _facts_of_lightly_train(content: Mapping[str, Any]) -> tuple[Facts, bool]:
-    """Mean and std, which are stored next to the weights; whether there are two copies."""
+    """Returns mean and std, stored next to the weights, and whether there are two copies."""
     found = _silent(content)
     stated = inside(content, ("lightly_train", "normalize_args")) or {}
     try:
@@ -100,7 +102,7 @@ def _facts_of_student(content: Mapping[str, Any]) -> Facts:
     return found._replace(warnings=(*found.warnings, line)) if two else found
 
 
-# bolts normalises by the data set's own statistics.
+# bolts normalises by the statistics of the data set.
 _BOLTS_INPUT = {
     "imagenet2012": Preprocess(),
     "cifar10": Preprocess(
@@ -122,7 +124,7 @@ def _facts_of_bolts(content: Mapping[str, Any]) -> Facts:
 
 
 def _check_bolts(content: Mapping[str, Any]) -> None:
-    """Its stem for small images can have a ResNet's tensors and no pooling."""
+    """Refuses its stem for small images, which has a ResNet's tensors but no pooling."""
     if _settings_of_bolts(content).get("maxpool1") is False:
         raise InputError("its hyper_parameters say maxpool1 False: a stem without pooling")
 
@@ -134,7 +136,7 @@ _LIGHTLY_TRAIN = KeyFormat(
     containers=_STATE,
     prefixes=tuple(f"{copy}{_WRAPPED}{part}" for copy in ("teacher_", "") for part in _PARTS),
     layouts=TRUNKS,
-    # The teacher of a distillation, another network than the trained one, has no head.
+    # The teacher of a distillation, which is not the trained network, has no head.
     needs=(
         r"(teacher_)?embedding_model\.wrapped_model\..*",
         r"embedding_model\.wrapped_model\..*|teacher_\w*head\..*",

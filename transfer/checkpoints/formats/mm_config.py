@@ -31,7 +31,7 @@ DEPTH = 30  # of nested values
 
 
 def stored_config(content: Mapping[str, Any]) -> dict[str, Any]:
-    """The first config of a file that can be read, as nested dicts; empty if there is none."""
+    """Returns the first readable config in a file, as nested dicts; empty if there is none."""
     for place in PLACES:
         value: Any = content
         for key in place:
@@ -42,7 +42,7 @@ def stored_config(content: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def parse_config(value: str | Mapping[str, Any]) -> dict[str, Any]:
-    """Nested dicts of a config's text; empty if it is not one."""
+    """Returns the nested dicts of a config's text; empty if the text is not a config."""
     if isinstance(value, Mapping):
         return dict(value)
     lines = [line for line in value.splitlines() if not _FILE_NAME.fullmatch(line.strip())]
@@ -58,7 +58,7 @@ def parse_config(value: str | Mapping[str, Any]) -> dict[str, Any]:
 
 
 def mappings(value: Any, depth: int = 0) -> Iterator[Mapping[str, Any]]:
-    """Every mapping inside a config, the outer before the inner."""
+    """Yields every mapping inside a config, outer ones before inner ones."""
     if depth > DEPTH:
         return
     if isinstance(value, Mapping):
@@ -83,14 +83,14 @@ def _python(text: str) -> dict[str, Any]:
 
 
 def _over(base: Any, value: Any) -> Any:
-    """A later file's value over that of its `_base_`, as mmcv merges them."""
+    """Returns a file's value merged over that of its `_base_`, as mmcv does."""
     if not (isinstance(base, Mapping) and isinstance(value, Mapping)) or value.get("_delete_"):
         return value
     return {**base, **{key: _over(base.get(key), one) for key, one in value.items()}}
 
 
 def _value(node: ast.AST, known: Mapping[str, Any]) -> Any:
-    """A node's value; None for what is not a constant, a container or a name of one."""
+    """Returns a node's value; None unless it is a constant, a container, or the name of one."""
     if isinstance(node, ast.Constant):
         return node.value
     if isinstance(node, ast.Name):
@@ -113,7 +113,7 @@ def _value(node: ast.AST, known: Mapping[str, Any]) -> Any:
 
 
 def _joined(pairs: list[tuple[Any, ast.AST]], known: Mapping[str, Any]) -> dict[str, Any]:
-    """A dict of pairs; those without a key are other dicts, `**other`."""
+    """Returns a dict of pairs; a pair without a key is a dict that is unpacked, `**other`."""
     joined: dict[str, Any] = {}
     for key, node in pairs:
         value = _value(node, known)
@@ -125,7 +125,7 @@ def _joined(pairs: list[tuple[Any, ast.AST]], known: Mapping[str, Any]) -> dict[
 
 
 def _computed(node: ast.BinOp, known: Mapping[str, Any]) -> float | None:
-    """Products and quotients of numbers: people write `0.485 * 255`."""
+    """Returns the value of a product or quotient of numbers: people write `0.485 * 255`."""
     left, right = _value(node.left, known), _value(node.right, known)
     if not all(isinstance(side, (int, float)) for side in (left, right)):
         return None

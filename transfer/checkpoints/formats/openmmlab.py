@@ -28,13 +28,13 @@ _STORED = re.compile(r"(?:.*\.)?data_preprocessor\.(mean|std)")
 ASSUMED = "RGB in [0, 1] with ImageNet's mean and std is assumed"
 NO_STYLE = (
     "style='pytorch' is assumed; a model of style='caffe' strides in its first 1x1 convolutions "
-    "and computes otherwise"
+    "and computes something different"
 )
 NO_CONFIG = f"the file stores no config of its model: {ASSUMED}, and {NO_STYLE}"
 
 
 def facts_of_mm(content: Mapping[str, Any]) -> Facts:
-    """Method, epochs, stride and pixel statistics, each from the config or the tensors."""
+    """Returns method, epochs, stride and pixel statistics, each from the config or the tensors."""
     state = content.get("state_dict")
     state = state if isinstance(state, Mapping) else {}
     config = stored_config(content)
@@ -76,7 +76,9 @@ def _method(config: Mapping[str, Any]) -> str | None:
 
 
 def _backbone(config: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The backbone's part of the config, at any depth of the model's (detectors in students)."""
+    """Returns the backbone's part of the config, at any depth of the model (detectors in
+    students).
+    """
     for part in mappings(_model(config)):
         if isinstance(part.get("backbone"), Mapping):
             return part["backbone"]
@@ -88,7 +90,7 @@ def _is_caffe(backbone: Mapping[str, Any]) -> bool:
 
 
 def _other_strides(backbone: Mapping[str, Any]) -> tuple[str, ...]:
-    """Strides and dilations that leave no trace in the tensors: segmentation's."""
+    """Returns a warning about strides and dilations (of segmentation), which no tensor shows."""
     found = []
     for key, usual in (("strides", [1, 2, 2, 2]), ("dilations", [1, 1, 1, 1])):
         value = backbone.get(key)
@@ -102,7 +104,7 @@ def _other_strides(backbone: Mapping[str, Any]) -> tuple[str, ...]:
 def _preprocess(
     config: Mapping[str, Any], state: Mapping[str, Any]
 ) -> tuple[Preprocess | None, tuple[str, ...]]:
-    """The input's statistics, None if the file has none; warnings."""
+    """Returns the input's statistics (None if the file has none), and warnings."""
     entry, loaded_bgr = _statistics(config)
     statistics = _stored(state) or _mean_and_std(entry)
     if statistics is None:
@@ -118,7 +120,9 @@ def _preprocess(
 
 
 def _statistics(config: Mapping[str, Any]) -> tuple[Mapping[str, Any] | None, bool]:
-    """The part of the config with `mean` and `std`; whether its images are loaded as BGR."""
+    """Returns the part of the config with `mean` and `std`, and whether images are loaded as
+    BGR.
+    """
     for place in (_model(config), config):
         for key in _PREPROCESSORS:
             entry = place.get(key)
@@ -138,7 +142,7 @@ def _statistics(config: Mapping[str, Any]) -> tuple[Mapping[str, Any] | None, bo
 
 
 def _mean_and_std(entry: Any) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
-    """Both, if the entry is a mapping that has three numbers of each."""
+    """Returns mean and std, if the entry is a mapping with three numbers for each."""
     if not isinstance(entry, Mapping):
         return None
     mean, std = _three(entry.get("mean")), _three(entry.get("std"))
@@ -146,7 +150,7 @@ def _mean_and_std(entry: Any) -> tuple[tuple[float, ...], tuple[float, ...]] | N
 
 
 def _three(value: Any) -> tuple[float, ...] | None:
-    """Three numbers; None for anything else."""
+    """Returns three numbers; None for anything else."""
     if not isinstance(value, (list, tuple)) or len(value) != 3:
         return None
     if not all(isinstance(one, (int, float)) for one in value):
@@ -155,7 +159,7 @@ def _three(value: Any) -> tuple[float, ...] | None:
 
 
 def _stored(state: Mapping[str, Any]) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
-    """Mean and std of the buffers `data_preprocessor.mean` and `.std`."""
+    """Returns mean and std from the buffers `data_preprocessor.mean` and `.std`."""
     found = {}
     for name, value in state.items():
         match = _STORED.fullmatch(str(name))
@@ -167,7 +171,7 @@ def _stored(state: Mapping[str, Any]) -> tuple[tuple[float, ...], tuple[float, .
 def _order(
     entry: Mapping[str, Any] | None, loaded_bgr: bool, mean: tuple[float, ...]
 ) -> tuple[str, tuple[str, ...]]:
-    """The channel order of the network's input, and a warning if it is a guess."""
+    """Returns the channel order of the network's input, and a warning if it is a guess."""
     if entry is None:
         order = "BGR" if mean[0] < mean[2] else "RGB"
         return order, (f"the file states no channel order: {order}, by the order of its mean",)
@@ -179,14 +183,14 @@ def _order(
 
 
 def _is_unit(mean: tuple[float, ...], std: tuple[float, ...], loaded_bgr: bool) -> bool:
-    """Whether the statistics are on 0 to 1 rather than on 0 to 255."""
+    """Returns whether the statistics are on 0 to 1, and not on 0 to 255."""
     if any(mean):
         return max(mean) <= 1.0
     return max(std) <= 1.0 and not loaded_bgr
 
 
 def _as_usual(made: Preprocess) -> Preprocess:
-    """ImageNet's statistics on 0 to 255 are those on 0 to 1, which every tool writes."""
+    """Returns ImageNet's usual statistics on 0 to 1 for the same statistics on 0 to 255."""
     scale = made.value_range[1]
     pairs = zip((*made.mean, *made.std), (*IMAGENET_MEAN, *IMAGENET_STD))
     same = all(abs(own / scale - usual) < 1e-6 for own, usual in pairs)

@@ -15,22 +15,24 @@ from pretrain.data.preprocess import Preprocess
 from transfer.checkpoints.formats.key_format import CLASS, TEXT, Flat, KeyFormat, inside, variant
 from transfer.checkpoints.provenance import Facts, no_facts, stated
 
-UNIT_RANGE = Preprocess((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))  # SimCLR's input is [0, 1] as it is
+# SimCLR's input is [0, 1] without mean and std
+UNIT_RANGE = Preprocess((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 MSRA_PREPROCESS = Preprocess(
     (103.53, 116.28, 123.675), (1.0, 1.0, 1.0), channel_order="BGR", value_range=(0.0, 255.0)
 )
-# Where a side is even, TensorFlow's "SAME" pads a strided window at its end only.
+# If a side is even, TensorFlow's "SAME" pads a strided window at its end only.
 POOL = {"padding": "same_pool"}
 SAME = {"padding": "same"}
 
 
 def _view_byol(content: Flat) -> Flat:
-    """haiku's two-level mappings as flat ones: the trunk's, the heads', the target network's."""
+    """Returns haiku's two-level mappings as flat ones: trunk, heads, and target network."""
     state = content["experiment_state"]
     state = state if isinstance(state, Mapping) else {}
     online = {**_flat(state.get("online_params")), **_flat(state.get("online_state"))}
     target = {**_flat(state.get("target_params")), **_flat(state.get("target_state"))}
-    # Some released files name the stem's convolution so (chigur/byol-convert convert.py).
+    # Some released files have this name for the stem's convolution (chigur/byol-convert
+    # convert.py).
     online = {k.replace("/initial_conv_1/", "/initial_conv/"): v for k, v in online.items()}
     trunk = {name: value for name, value in online.items() if name.startswith("res_net")}
     heads = {name: value for name, value in online.items() if name not in trunk}
@@ -67,7 +69,7 @@ MSRA_BIAS = r"(conv1|res\d_\d+_branch(1|2[abc]))_b"
 
 
 def _facts_of_msra(content: Flat) -> Facts:
-    """Detectron2 has no biases before norms and leaves out those of the file: said where not 0."""
+    """Detectron2 drops the file's biases before norms; a warning says so if one is not 0."""
     blobs = inside(content, ("blobs",)) or content
     largest = max(
         (float(v.abs().max()) for k, v in blobs.items() if re.fullmatch(MSRA_BIAS, str(k))),

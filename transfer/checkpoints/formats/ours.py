@@ -31,7 +31,7 @@ def _check_ours(content: Mapping[str, Any]) -> None:
 
 
 def _facts(content: Mapping[str, Any]) -> Facts:
-    """Ours where the file says so, otherwise nothing is known."""
+    """Returns our facts if the file has them; otherwise nothing is known."""
     return facts_of_ours(content) if content.get("format") == FORMAT else no_facts(content)
 
 

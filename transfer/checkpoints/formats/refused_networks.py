@@ -1,8 +1,8 @@
-"""Networks that look like a known one and compute something else, and tensors made from weights.
+"""Networks that look like a known one but compute something else, and tensors made from weights.
 
-Each is known by names that it alone has. Such a file is refused by what it is: loading what fits
-would leave out a part of the network, and a message about single keys would send a user the wrong
-way.
+Each is recognised by names that no other network has. The message says which network it is: loading
+the tensors that fit would leave out a part of the network, and a message about single keys would
+mislead the user.
 """
 
 from __future__ import annotations
@@ -57,12 +57,12 @@ REFUSED_VITS = (
     ),
 )
 
-# What makes a network of timm's known that has other networks' tensors (`timm_convnets`).
+# How a user names a network of timm that has the tensors of a different one (`timm_convnets`).
 NAME_IT = (
     'give it as timm:NAME, or as model.safetensors next to a config.json {"architecture": "NAME"}, '
     "as timm's hub does"
 )
-IF_TIMMS = f"which one, its tensors do not tell; if it is timm's, {NAME_IT}"
+IF_TIMMS = f"its tensors do not show which one; if it is timm's, {NAME_IT}"
 _ANYWHERE = r"(.*\.)?"  # below any prefix
 # ConvNets: patterns that all match a name below any prefix, what the network is, why it is not read
 REFUSED_CONVNETS: tuple[tuple[tuple[str, ...], str, str], ...] = (
@@ -120,7 +120,7 @@ REFUSED_CONVNETS: tuple[tuple[tuple[str, ...], str, str], ...] = (
     (
         (r"(blocks\.0\.0\.conv_(dw|pwl?)|features\.\d\.0\.block\.0\.0)\.weight",),
         "an EfficientNet or a MobileNet",
-        f"which one, its tensors do not tell; {NAME_IT}",
+        f"its tensors do not show which one; {NAME_IT}",
     ),
     (
         (r"_blocks\.\d+\._se_reduce\.weight",),
@@ -130,7 +130,7 @@ REFUSED_CONVNETS: tuple[tuple[tuple[str, ...], str, str], ...] = (
     (
         (r"s1\.b1\.conv1\.conv\.weight",),
         "a RegNet",
-        f"which one, its tensors do not tell; {NAME_IT}",
+        f"its tensors do not show which one; {NAME_IT}",
     ),
     (
         (r"trunk_output\.block1\..*",),
@@ -144,7 +144,7 @@ REFUSED_CONVNETS: tuple[tuple[tuple[str, ...], str, str], ...] = (
     ),
 )
 
-# What is stored instead of a network's weights: (pattern, what the network is, the way out).
+# What is stored in place of a network's weights: (pattern, what the network is, the remedy).
 MADE_FROM = (
     (
         r".*\.parametrizations\..*",
@@ -175,7 +175,7 @@ MADE_FROM = (
 
 
 def made_from(names: Collection[str]) -> str | None:
-    """What a network is whose stored tensors are not its weights; None if they may be."""
+    """Returns what a network is whose stored tensors are not its weights; None if they may be."""
     for pattern, what, remedy in MADE_FROM:
         found = [name for name in names if re.fullmatch(pattern, name)]
         if found:

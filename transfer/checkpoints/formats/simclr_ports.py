@@ -20,7 +20,7 @@ from transfer.checkpoints.provenance import Facts, no_facts, stated
 
 
 def _facts_of_spijkervet(content: Mapping[str, Any]) -> Facts:
-    """Epochs if Lightning saved the file."""
+    """Returns the epochs if Lightning saved the file."""
     found = facts_of_lightning(content) if "state_dict" in content else stated(None)(content)
     return found._replace(preprocess=UNIT_RANGE, known={**found.known, "method": "simclr"})
 
@@ -33,12 +33,12 @@ _SUPCONTRAST_INPUT = {
 
 
 def _view_supcontrast(content: Flat) -> Flat:
-    """PyContrast's files look alike and hold a memory or averaged weights besides."""
+    """Returns {} for PyContrast's files: they look alike, but hold a memory or averaged weights."""
     return {} if "contrast" in content or "model_ema" in content else content
 
 
 def _facts_of_supcontrast(content: Mapping[str, Any]) -> Facts:
-    """Data set, mean and std from the stored command line, as far as it has them."""
+    """Returns data set, mean and std from the stored command line, as far as it has them."""
     options = content["opt"]
     options = options if isinstance(options, Mapping) else vars(options)
     method = str(options.get("method", "supcon")).lower()
@@ -53,7 +53,7 @@ def _facts_of_supcontrast(content: Mapping[str, Any]) -> Facts:
 
 
 def _check_supcontrast(content: Mapping[str, Any]) -> None:
-    """Its own ResNets are for CIFAR: a 3x3 stem without pooling, shortcuts of a different name."""
+    """Refuses its own ResNets for CIFAR, whose stem is 3x3 without pooling."""
     names = [str(name) for name in inside(content, ("model",)) or {}]
     if any(name.startswith("encoder.") and ".shortcut.0." in name for name in names):
         raise InputError(

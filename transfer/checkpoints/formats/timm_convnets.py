@@ -64,7 +64,7 @@ TIMM_CONVNETS = (
 
 
 def _facts_of_timm(backbone: str, content: Mapping[str, Any]) -> Facts:
-    """Facts of a file without any: the input of timm's own weights for the named network."""
+    """Returns facts for a file without any: the input of timm's weights for this network."""
     from timm.models import get_pretrained_cfg
 
     config = get_pretrained_cfg(backbone)
@@ -80,7 +80,7 @@ def _facts_of_timm(backbone: str, content: Mapping[str, Any]) -> Facts:
 
 
 def find_named(content: Mapping[str, Any], backbone: str) -> Found | None:
-    """A file that holds the named network of timm's, whole or damaged.
+    """Returns a file that holds the named network of timm, complete or damaged.
 
     Args:
         backbone: a name of `networks.timm_convnets.is_timm_convnet`.

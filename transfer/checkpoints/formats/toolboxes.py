@@ -30,7 +30,7 @@ _VISSL_LOSSES = {
 
 
 def _facts_of_vissl(content: Mapping[str, Any]) -> Facts:
-    """The method from what the loss keeps; DINO's trunk there is the student."""
+    """Returns the method, by the state of the loss; the trunk of DINO is the student there."""
     loss = [str(key) for key in inside(content, ("classy_state_dict", "loss")) or {}]
     method = next((m for k, m in _VISSL_LOSSES.items() if any(n.startswith(k) for n in loss)), None)
     student = (
@@ -45,7 +45,7 @@ def _facts_of_vissl(content: Mapping[str, Any]) -> Facts:
 
 
 def facts_of_lightning(content: Mapping[str, Any]) -> Facts:
-    """Lightning counts epochs from 0 since 1.6."""
+    """Returns the epochs; Lightning counts them from 0 since version 1.6."""
     version = re.match(r"(\d+)\.(\d+)", str(content.get("pytorch-lightning_version", "")))
     since = version is not None and (int(version[1]), int(version[2])) >= (1, 6)
     return stated(None, first_epoch=int(since))(content)
@@ -64,7 +64,7 @@ _LIGHTLY_DROPS = {
     "classifier": r"online_classifier\..*",
 }
 _LIGHTLY_COPY = r"((key|student|teacher)_backbone|backbone_momentum)\..*"
-# name -> (what the file must also hold, the trunk's prefix, the other copy)
+# name -> (a key that the file must also hold, the trunk's prefix, the prefix of the second copy)
 _LIGHTLY = {
     # Until 2024-02 `backbone` was BYOL's teacher and MoCo's key encoder (lightly's
     # benchmarks/imagenet/resnet50/{byol,moco}.py before that month).

@@ -1,10 +1,10 @@
-"""Takes off what wrappers add to names, so that a file has the names that the network itself has.
+"""Removes what wrappers add to names, so that a file has the names of the network itself.
 
-Whatever trains a network may wrap it, and each wrapper puts a part of its own into every name below
-it: torch.compile (torch/_dynamo/eval_frame.py), DDP and DataParallel (`module`), FSDP
+Training code often wraps a network, and each wrapper adds a part to every name below it:
+torch.compile (torch/_dynamo/eval_frame.py), DDP and DataParallel (`module`), FSDP
 (torch/distributed/fsdp), activation checkpointing (torch/distributed/algorithms/_checkpoint),
 Lightning Fabric (lightning_fabric/wrappers.py), Opacus (grad_sample/grad_sample_module.py). They
-nest in any order, and at any place of a name.
+may be nested in any order, and their parts may be anywhere in a name.
 """
 
 from __future__ import annotations
@@ -37,13 +37,15 @@ _FLAT_PARAMETER = re.compile(r"(.*\.)?_?flat_param(_\d+)?")
 
 @dataclass
 class Unwrapped:
-    """Attributes: content: under unwrapped names; removed: wrapper -> how many names had it."""
+    """Attributes: content: the content under unwrapped names; removed: wrapper -> the number of
+    names that had it.
+    """
 
     content: Mapping[str, Any]
     removed: Counter[str] = field(default_factory=Counter)
 
     def notes(self) -> tuple[str, ...]:
-        """One printable line if something was removed."""
+        """Returns one printable line if something was removed."""
         if not self.removed:
             return ()
         parts = ", ".join(f"`{name}.` ({count})" for name, count in sorted(self.removed.items()))
@@ -51,7 +53,7 @@ class Unwrapped:
 
 
 def unwrap(content: Mapping[str, Any], keep_first: bool = True) -> Unwrapped:
-    """The content with each wrapper's part removed from each tensor's name.
+    """Returns the content with each wrapper's part removed from each tensor's name.
 
     Args:
         keep_first: leaves one `module.` at the beginning of a name, which formats know.

@@ -37,14 +37,16 @@ _SCALE = r"blocks\.(\d+\.)?\d+\.ls1\.gamma"
 
 
 def _facts_of_dinov2(content: Mapping[str, Any]) -> Facts:
-    """With registers positions are resampled as timm does, without them by DINO's rule."""
+    """Facts of DINOv2: positions are resampled as in timm if there are registers, otherwise by
+    DINO's rule.
+    """
     names = inside(content, ("teacher",)) or content
     registers = any(str(name).endswith("register_tokens") for name in names)
     return stated("dinov2", architecture={} if registers else OFFSET)(content)
 
 
 def _facts_of_classifier(content: Mapping[str, Any]) -> Facts:
-    """DeiT, DeiT-III and MAE's evaluations have the same keys but for a few."""
+    """Facts of DeiT, DeiT-III and MAE's evaluations, which differ in a few keys only."""
     names = [str(name) for name in content["model"]]
     probe = any(name.endswith("head.0.running_mean") for name in names)
     labels = any("head" in name for name in names) and not probe
@@ -53,7 +55,7 @@ def _facts_of_classifier(content: Mapping[str, Any]) -> Facts:
 
 
 def _method(args: Any, names: list[str]) -> str | None:
-    """From what the command line said, or from the keys that only one project has."""
+    """Returns the method, from the stored command line or from keys that only one project has."""
     model = str(vars(args).get("model", "")) if hasattr(args, "__dict__") else ""
     if any(name.endswith(".gamma_1") for name in names):
         return "deit3"
@@ -67,7 +69,7 @@ NAMED_SO = "its name has no sat493m, so it is not taken for DINOv3's satellite w
 
 
 def _satellite(file: Path, facts: Facts) -> Facts:
-    """DINOv3's satellite models want other statistics, which only the file's name tells."""
+    """DINOv3's satellite models need different statistics, and only the file's name shows it."""
     if "sat493m" in file.name.lower():
         return facts._replace(preprocess=SATELLITE)
     return facts._replace(warnings=(*facts.warnings, f"ImageNet's mean and std: {NAMED_SO}"))
@@ -91,7 +93,7 @@ _DINOV3 = KeyFormat(
 
 
 def _check_ijepa(content: Mapping[str, Any]) -> None:
-    """One position for each patch: a table for a class token too is of a different network."""
+    """Refuses a table of positions that has one for a class token: it is of a different network."""
     names = {without_ddp(str(name)): value for name, value in content["target_encoder"].items()}
     table = names.get("pos_embed")
     rows = table.shape[1] if isinstance(table, Tensor) and table.dim() == 3 else 1

@@ -14,11 +14,11 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-STAGES, BLOCKS = 4, 40  # more blocks than any stage has
+STAGES, BLOCKS = 4, 40  # a number above that of the blocks of any stage
 
 
 class Spelling(NamedTuple):
-    """How a project names the modules; FAIR's if nothing is said.
+    """How a project names the modules; the defaults are FAIR's names.
 
     Attributes:
         stem, down: the stem's convolution and norm; the norm and convolution before a stage.
@@ -56,7 +56,7 @@ _HF = Spelling(
 
 
 def _dinov3_of_hf(head: str) -> Spelling:
-    """Version 5 has `model.` before the stages and not before the last norm."""
+    """DINOv3 in transformers 5 has `model.` before the stages, but not before the last norm."""
     return Spelling(
         stem=(f"{head}stages.0.downsample_layers.0", f"{head}stages.0.downsample_layers.1"),
         down=(f"{head}stages.{{s}}.downsample_layers.0", f"{head}stages.{{s}}.downsample_layers.1"),
@@ -112,7 +112,7 @@ _TIMM = SPELLINGS["timm_convnext"]
 
 @lru_cache
 def table(spelling: str) -> dict[str, str]:
-    """Canonical tensor names -> the spelling's, for any depth and both versions."""
+    """Returns canonical tensor names -> the spelling's names, for any depth and both versions."""
     return dict(zip(_tensors(_TIMM), _tensors(SPELLINGS[spelling])))
 
 
@@ -123,7 +123,7 @@ def table_back(spelling: str) -> dict[str, str]:
 
 
 def _tensors(names: Spelling) -> Iterator[str]:
-    """All tensors in one order, whatever they are called."""
+    """Yields the names of all tensors in one fixed order."""
     kernel = "kernel" if names.sparse else "weight"
     yield from _pair(names.stem[0])
     yield from _pair(names.stem[1])
@@ -149,7 +149,7 @@ def _place(pattern: str, stage: int, block: int = 0) -> str:
 
 
 def landmarks(spelling: str) -> tuple[str, ...]:
-    """Names of which a file has at least one."""
+    """Returns names of which a file has at least one."""
     own = table(spelling)
     return tuple(
         own[f"stages.{stage}.blocks.{block}.{part}"]
@@ -159,12 +159,12 @@ def landmarks(spelling: str) -> tuple[str, ...]:
 
 
 def is_timms(names: Collection[str]) -> bool:
-    """Whether these are names of a ConvNeXt in timm's spelling."""
+    """Returns whether these are names of a ConvNeXt in timm's spelling."""
     return any(mark in names for mark in landmarks("timm_convnext"))
 
 
 def to_timm(pointwise: bool, name: str, tensor: Tensor) -> Tensor:
-    """A stored tensor in timm's shape; a different shape is kept, and is an error later.
+    """Returns a stored tensor in timm's shape; an unknown shape is kept, and is an error later.
 
     Args:
         pointwise: the network's linear layers are 1x1 convolutions in timm.
@@ -189,7 +189,7 @@ def _linear(tensor: Tensor, pointwise: bool) -> Tensor:
 
 
 def _dense(kernel: Tensor) -> Tensor:
-    """MinkowskiEngine's kernel, (k * k, D) of depthwise or (k * k, in, out), as torch's.
+    """Returns MinkowskiEngine's kernel, (k * k, D) or (k * k, in, out), in torch's shape.
 
     Its places go down the columns: the first k are those of the first column.
     """

@@ -29,7 +29,9 @@ LANDMARKS = ("_conv_stem.weight", "_blocks.0._depthwise_conv.weight", "_conv_hea
 
 
 def table(names: Collection[str]) -> dict[str, str]:
-    """lukemelas' names -> canonical ones, of the Lite network that is as deep as the names are."""
+    """Returns lukemelas' names -> canonical ones, for the Lite network with as many blocks as the
+    names.
+    """
     modules = dict(_OUTSIDE)
     for number, place in enumerate(_places(names)):
         for part, canonical in (_LATER if number else _FIRST).items():
@@ -42,8 +44,9 @@ def table(names: Collection[str]) -> dict[str, str]:
 
 
 def _places(names: Collection[str]) -> list[str]:
-    """For each block of the network "STAGE.NUMBER" in timm, for the shallowest network that has
-    as many blocks as the names."""
+    """Returns "STAGE.NUMBER" in timm for each block, for the shallowest network that has as many
+    blocks as the names.
+    """
     numbers = [int(block[1]) for name in names if (block := re.fullmatch(_BLOCK, name))]
     deepest = max(numbers, default=0)
     fitting = (stages for stages in sorted(REPEATS.values()) if sum(stages) > deepest)

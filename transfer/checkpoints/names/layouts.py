@@ -1,6 +1,6 @@
 """Canonical names <-> the names and shapes that a layout stores a trunk under.
 
-Canonical are torchvision's names for a ResNet and timm's for a ViT and the other ConvNets.
+The canonical names are torchvision's for a ResNet, and timm's for a ViT and all other ConvNets.
 """
 
 from __future__ import annotations
@@ -44,11 +44,12 @@ class Layout:
     Attributes:
         forth: canonical name -> its name; None if the layout does not store it.
         back: its name -> canonical name; None for a name outside the layout.
-        landmarks: names of which a file has at least one, whatever else it lost.
+        landmarks: names of which even a damaged file has at least one.
         convert: (canonical name, stored tensor) -> the tensor in canonical shape.
         fills: canonical name, or its last part, -> value of the tensors that the layout lacks.
-        split: canonical shapes -> shapes of what the layout stores, in pieces or in other sizes.
-        join: what the layout stores, all of it -> canonical tensors.
+        split: canonical shapes -> shapes of what the layout stores, in pieces or in different
+            sizes.
+        join: everything that the layout stores -> canonical tensors.
         adds: tensors that the layout leaves out because every network has the same.
     """
 
@@ -70,7 +71,7 @@ _CANONICAL = (
 )
 _SIMPLE = {
     "canonical": Layout("canonical", same, same, _CANONICAL),
-    # As outputs: the same names, called by what reads them.
+    # Layouts of outputs: the same names, each under the name of the program that reads them.
     "torchvision": Layout("torchvision", same, same, _CANONICAL),
     "timm": Layout("timm", same, same, _CANONICAL),
     "detectron2": Layout(
@@ -127,7 +128,7 @@ def _convnext(name: str, names: Collection[str]) -> Layout:
 
 
 def _canonical(names: Collection[str]) -> Layout:
-    """A ConvNeXt's names are canonical too, but not always its shapes."""
+    """Brings a ConvNeXt's tensors into canonical shapes; its names are canonical already."""
     if convnext.is_timms(names):
         return _convnext("timm_convnext", names)
     return _SIMPLE["canonical"]
@@ -146,7 +147,7 @@ def _efficientnet_lite(names: Collection[str]) -> Layout:
 
 
 def _timm_convnet(names: Collection[str]) -> Layout:
-    """timm's own names, whatever they are: the network's name says what should be there."""
+    """timm's own names: the name of the network decides which tensors there must be."""
     return Layout("timm_convnet", same, same, tuple(names))
 
 
@@ -176,7 +177,7 @@ TRUNKS = (
 
 
 def layout_of(name: str, names: Collection[str] = ()) -> Layout:
-    """The layout `name` of a file with these names, the trunk's prefix removed.
+    """Returns the layout `name` for a file with these names, without the trunk's prefix.
 
     Raises:
         InputError: no such layout.

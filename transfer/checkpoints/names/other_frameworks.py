@@ -1,4 +1,4 @@
-"""Trunks of ResNet-50, 101 and 152 as other frameworks store them, value by value.
+"""How other frameworks name each tensor of a ResNet-50, 101 or 152.
 
 Each table goes over the network in order: the stem, then block by block, a projection shortcut
 before the block's three convolutions. Kernels of TensorFlow and haiku are (height, width, in, out).
@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-# Blocks of each stage by the number of convolutions, shortcuts included.
+# Number of convolutions, shortcuts included -> number of blocks in each stage.
 BLOCKS = {53: (3, 4, 6, 3), 104: (3, 4, 23, 3), 155: (3, 8, 36, 3)}
 _NORM = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
 
@@ -36,7 +36,7 @@ class Conv(NamedTuple):
 
 
 def walk(blocks: Collection[int]) -> Iterator[Conv]:
-    """A bottleneck ResNet's convolutions in order."""
+    """Yields the convolutions of a bottleneck ResNet in order."""
     yield Conv("conv1", "bn1", 0, -1, 0, "stem")
     place = 1
     for stage, count in enumerate(blocks):
@@ -55,7 +55,7 @@ Stored = Callable[[Conv], tuple[str, tuple[str, ...]]]  # its kernel's name, its
 
 
 def table(stored: Stored, names: Collection[str]) -> dict[str, str]:
-    """Canonical name -> stored name, for the depth whose names are nearest to `names`."""
+    """Returns canonical name -> stored name, for the depth whose names are nearest to `names`."""
     found = set(names)
     best: dict[str, str] = {}
     for blocks in BLOCKS.values():
@@ -75,7 +75,7 @@ def _likeness(one: dict[str, str], found: set[str]) -> float:
 
 
 def simclr(conv: Conv) -> tuple[str, tuple[str, ...]]:
-    """TensorFlow 1's names (v1 and v2), numbered over the network."""
+    """Returns TensorFlow 1's names (v1 and v2), numbered over the network."""
     number = f"_{conv.place}" if conv.place else ""
     norm = f"batch_normalization{number}"
     leaves = ("gamma", "beta", "moving_mean", "moving_variance")
@@ -83,7 +83,7 @@ def simclr(conv: Conv) -> tuple[str, tuple[str, ...]]:
 
 
 def simclr_tf2(conv: Conv) -> tuple[str, tuple[str, ...]]:
-    """TensorFlow 2's object paths."""
+    """Returns TensorFlow 2's object paths."""
     if conv.part == "stem":
         layers, at, norm_at = "initial_conv_relu_max_pool", 0, 2
     else:
@@ -99,7 +99,7 @@ def simclr_tf2(conv: Conv) -> tuple[str, tuple[str, ...]]:
 
 
 def byol(conv: Conv) -> tuple[str, tuple[str, ...]]:
-    """haiku's module paths, of parameters and of the norms' moving averages."""
+    """Returns haiku's module paths of the parameters and of the norms' moving averages."""
     if conv.part == "stem":
         path, kernel, norm = "", "initial_conv", "initial_batchnorm"
     else:
@@ -113,14 +113,14 @@ def byol(conv: Conv) -> tuple[str, tuple[str, ...]]:
 
 
 def msra(conv: Conv) -> tuple[str, tuple[str, ...]]:
-    """Caffe2's blobs with whole norms, as in Detectron2's model zoo."""
+    """Returns Caffe2's blobs with complete norms, as in Detectron2's model zoo."""
     name, norm = _caffe2(conv)
     leaves = ("gamma", "beta", "running_mean", "running_var")
     return f"{name}_w", tuple(f"{norm}_{leaf}" for leaf in leaves)
 
 
 def msra_folded(conv: Conv) -> tuple[str, tuple[str, ...]]:
-    """Caffe2's blobs in Detectron 1: a norm is a scale and a bias, its statistics within them."""
+    """Returns Caffe2's blobs in Detectron 1: scale and bias of a norm contain its statistics."""
     name, norm = _caffe2(conv)
     return f"{name}_w", (f"{norm}_s", f"{norm}_b")
 
@@ -134,7 +134,7 @@ def _caffe2(conv: Conv) -> tuple[str, str]:
 
 
 def separius(conv: Conv) -> tuple[str, tuple[str, ...]]:
-    """Separius/SimCLRv2-Pytorch's resnet.py."""
+    """Returns the names of Separius/SimCLRv2-Pytorch's resnet.py."""
     if conv.part == "stem":
         kernel, norm = "net.0.0", "net.0.1.0"
     else:
@@ -148,7 +148,7 @@ def separius(conv: Conv) -> tuple[str, tuple[str, ...]]:
 
 
 def to_torch(name: str, tensor: Tensor) -> Tensor:
-    """A kernel (h, w, in, out) -> (out, in, h, w); a norm's (1, 1, 1, C) -> (C,)."""
+    """Converts a kernel (h, w, in, out) to (out, in, h, w), and a norm's (1, 1, 1, C) to (C,)."""
     if tensor.dim() == 4 and not re.search(r"(bn\d|downsample\.1)\.", name):
         return tensor.permute(3, 2, 0, 1)
     return tensor.reshape(-1) if tensor.dim() == 4 else tensor

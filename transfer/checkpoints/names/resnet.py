@@ -1,6 +1,6 @@
 """Names of a ResNet's tensors: torchvision's (canonical) <-> those of other PyTorch layouts.
 
-Detectron2's names are those its ResNet has below `backbone.` or `backbone.bottom_up.`; it adds
+Detectron2's names are those that its ResNet has below `backbone.` or `backbone.bottom_up.`; it adds
 that prefix itself by suffix matching. Source of the table: MoCo's
 detection/convert-pretrain-to-detectron2.py and Detectron2's modeling/backbone/resnet.py.
 Hugging Face's are those of transformers' modeling_resnet.py, equal in versions 4 and 5.
@@ -85,7 +85,7 @@ def from_hf(name: str) -> str | None:
 
 
 def same(name: str) -> str | None:
-    """The name itself."""
+    """Returns the name itself."""
     return name
 
 

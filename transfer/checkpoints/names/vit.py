@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 
 VITDET = "backbone.net."
-UNUSED = ("cls_token", "norm.")  # of a ViT, what ViTDet has no use for
+UNUSED = ("cls_token", "norm.")  # the tensors of a ViT that ViTDet does not use
 # The parts of a block, timm -> mmpretrain.
 MM_BLOCK = {
     "norm1": "ln1",

@@ -1,9 +1,9 @@
 """How many projects name and shape the tensors of a ViT; a file's names choose its table.
 
-Projects name the same parts differently, and versions of one library do too, so that each part has
-a list of names; a file's own are those that are in it. Sources: the model classes of dinov2, ibot,
-ijepa, deit (models.py, models_v2.py), torchvision 0.14 to 0.23, and transformers 4 and 5
-(modeling_vit.py, modeling_dinov2.py, conversion_mapping.py).
+Projects name the same parts differently, and versions of one library do too, so each part has a
+list of names; those that a file has are its own. Sources: the model classes of dinov2, ibot, ijepa,
+deit (models.py, models_v2.py), torchvision 0.14 to 0.23, and transformers 4 and 5 (modeling_vit.py,
+modeling_dinov2.py, conversion_mapping.py).
 
 A part may also be stored in pieces: query, key and value apart, the gate of an MLP apart. Pieces
 have names of their own here: `attn.q`, `attn.k`, `attn.v`, `mlp.gate`, `mlp.up`.
@@ -36,8 +36,8 @@ class Family:
         modules: part of a block -> its names, each with a weight and a bias.
         tensors: tensor of a block, or its part with the leaf -> its names.
         rest: tensor outside of the blocks -> its names.
-        first: names of the first block, for who looks for a trunk without knowing its names.
-        rotates: positions are rotary, with DINOv3's periods, which the files leave out.
+        first: names of the first block, to find a trunk whose names are not known.
+        rotates: whether positions are rotary, with DINOv3's periods, which the files leave out.
     """
 
     block: str
@@ -52,7 +52,8 @@ def _both(module: str, *theirs: str) -> dict[str, tuple[str, ...]]:
     return {f"{module}.{leaf}": tuple(f"{name}.{leaf}" for name in theirs) for leaf in _LEAVES}
 
 
-# What is used as `reg_token` -> rows of the positions that belong to tokens.
+# The tensors that are used as `reg_token` -> the number of rows of the positions that belong to
+# tokens.
 TOKENS = {
     "reg_token": 0,
     "storage_tokens": 0,
@@ -174,7 +175,7 @@ FAMILIES = {
 
 
 class VitTable:
-    """One file's names: canonical ones and pieces on one side, the file's on the other."""
+    """The names of one file: maps canonical names and pieces to the file's names, and back."""
 
     def __init__(self, family: Family, names: Collection[str]) -> None:
         found = frozenset(names)
@@ -202,15 +203,15 @@ class VitTable:
         self.landmarks = tuple(own) or family.first
 
     def forth(self, name: str) -> str | None:
-        """The file's name of a canonical tensor or of a piece of one."""
+        """Returns the file's name of a canonical tensor, or of a piece of one."""
         return self.forward.get(name)
 
     def added(self) -> dict[str, Tensor]:
-        """What is not in the file because all networks have the same."""
+        """Returns tensors that are not in the file because they are the same in all networks."""
         return {"rope.periods": PERIODS} if self.rotates else {}
 
     def split(self, shapes: Shapes) -> Shapes:
-        """Canonical shapes -> the shapes of what this file stores."""
+        """Converts canonical shapes to the shapes of what this file stores."""
         out: Shapes = {}
         for name, shape in shapes.items():
             part, leaf = _part_and_leaf(name)
@@ -231,7 +232,7 @@ class VitTable:
         return out
 
     def join(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """What the file stores -> canonical tensors; the state must be whole.
+        """Converts what the file stores to canonical tensors; the state must be complete.
 
         A piece without a bias gets zeros if other pieces have a bias. Positions of the class and
         the distillation token are added into these tokens, as timm does.
@@ -267,7 +268,7 @@ def _stack(state: dict[str, Tensor], head: str, part: str) -> None:
 
 
 def _blocks(pattern: str, names: Collection[str]) -> tuple[dict[int, str], set[str]]:
-    """The beginning of each block's names, and what follows such beginnings."""
+    """Returns the beginning of each block's names, and what follows these beginnings."""
     heads, inner = {}, set()
     for name in names:
         match = re.match(pattern, name)
@@ -278,7 +279,9 @@ def _blocks(pattern: str, names: Collection[str]) -> tuple[dict[int, str], set[s
 
 
 def _block_leaves(family: Family, inner: Collection[str]) -> dict[str, str]:
-    """Tensor of a block, or piece -> the name that this file has for it; without what it lacks."""
+    """Returns tensor of a block, or piece -> its name in this file; without those that the file
+    lacks.
+    """
     leaves = {
         ours: theirs
         for ours, names in family.tensors.items()
@@ -296,7 +299,7 @@ def _block_leaves(family: Family, inner: Collection[str]) -> dict[str, str]:
 
 
 def _present(names: tuple[str, ...], found: Collection[str]) -> str:
-    """The first name that is found; the first of all if none is."""
+    """Returns the first name that is found; the first of all names if none is found."""
     return next((name for name in names if name in found), names[0])
 
 

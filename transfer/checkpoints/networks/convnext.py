@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 Shapes = dict[str, tuple[int, ...]]
 
-# size -> blocks of each stage, width of the first
+# size -> blocks of each stage, width of the first stage
 V1 = {
     "atto": ((2, 2, 6, 2), 40),
     "femto": ((2, 2, 6, 2), 48),
@@ -45,12 +45,14 @@ class ConvNext(NamedTuple):
 
     @property
     def widths(self) -> tuple[int, ...]:
-        """The channels of each stage."""
+        """Returns the channels of each stage."""
         return tuple(self.width * 2**stage for stage in range(len(self.depths)))
 
     @property
     def pointwise_convolutions(self) -> bool:
-        """Whether timm's network of this size has 1x1 convolutions for linear layers."""
+        """Returns whether timm's network of this size has 1x1 convolutions in place of linear
+        layers.
+        """
         return self.depths[0] == 2
 
 
@@ -137,10 +139,10 @@ def said_of(fills: Mapping[str, float]) -> tuple[str, ...]:
 
 
 def missing_parts(names: Collection[str]) -> dict[str, float]:
-    """Values that make a ConvNeXt of a file that has no layer scale or no last norm.
+    """Returns the values of a layer scale or last norm that a file does not have.
 
     Args:
-        names: the file's, canonical.
+        names: the canonical names of the file's tensors.
 
     Returns:
         last part of a name, or a whole name -> value. A layer scale of 1 changes nothing

@@ -1,4 +1,4 @@
-"""EfficientNet-Lite's sizes, and which of them a file's tensors speak for.
+"""EfficientNet-Lite's sizes, and those that a file's tensors may have.
 
 An EfficientNet without squeeze and excitation and with ReLU6, for phones. Its convolutions are
 padded as TensorFlow's, so timm's network is `tf_efficientnet_lite0`, not `efficientnet_lite0`,
@@ -21,5 +21,5 @@ REPEATS = {
 
 
 def efficientnet_lite_candidates(found: Mapping[str, tuple[int, ...]]) -> list[str]:
-    """All sizes, if the tensors (canonical names) are an EfficientNet's, otherwise none."""
+    """Returns all sizes if the tensors (canonical names) are an EfficientNet's, otherwise none."""
     return list(REPEATS) if any(name.startswith("blocks.0.0.conv_dw.") for name in found) else []

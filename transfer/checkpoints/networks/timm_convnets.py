@@ -24,7 +24,7 @@ Shapes = dict[str, tuple[int, ...]]
 
 
 def is_timm_convnet(name: str) -> bool:
-    """Whether it is a name that timm has in one of the `FAMILIES`, and that no other table has."""
+    """Returns whether timm has this name in one of the `FAMILIES`, and no other table has it."""
     if name in BACKBONES or parse_vit(name) is not None or parse_convnext(name) is not None:
         return False
     return in_families(name)
@@ -32,7 +32,7 @@ def is_timm_convnet(name: str) -> bool:
 
 @lru_cache
 def in_families(name: str) -> bool:
-    """Whether timm has a model of this name in one of the `FAMILIES`."""
+    """Returns whether timm has a model of this name in one of the `FAMILIES`."""
     import timm  # seconds to import, and needed for its models only
 
     if not timm.is_model(name):
@@ -42,12 +42,12 @@ def in_families(name: str) -> bool:
 
 @lru_cache
 def timm_convnet_shapes(name: str) -> Shapes:
-    """timm's names -> shapes of its tensors, without the classifier's."""
+    """Returns timm's names -> shapes of its tensors, without the classifier's."""
     with torch.device("meta"):
         state = build_timm_convnet(name).state_dict()
     return {key: tuple(value.shape) for key, value in state.items()}
 
 
 def build_timm_convnet(name: str) -> nn.Module:
-    """timm's untrained network without classifier, with our attribute `out_dim`."""
+    """Returns timm's untrained network without classifier, with our attribute `out_dim`."""
     return build_backbone(name)

@@ -30,7 +30,9 @@ Shapes = dict[str, tuple[int, ...]]
 
 
 class Size(NamedTuple):
-    """Attributes: heads: what projects give this width; others are facts of a file."""
+    """Attributes: heads: the usual number for this width; a different number is a fact of the
+    file.
+    """
 
     name: str
     width: int
@@ -44,7 +46,7 @@ SIZES = (
     Size("base", 768, 12, 12),
     Size("large", 1024, 24, 16),
     Size("huge", 1280, 32, 16),
-    Size("hugeplus", 1280, 32, 20),  # DINOv3's, known by the length of its periods
+    Size("hugeplus", 1280, 32, 20),  # DINOv3's own size, which the length of its periods shows
     Size("giant", 1408, 40, 16),
     Size("giant2", 1536, 40, 24),  # DINOv2's name for it
 )
@@ -56,8 +58,9 @@ _NAME = re.compile(
 
 
 class Vit(NamedTuple):
-    """Attributes: patch_size, image_size: in pixels; hidden: of the MLPs, 0 for 4 D; the others are
-    the parts of the name (see the module)."""
+    """Attributes: patch_size, image_size: in pixels; hidden: width of the hidden layer of the
+    MLPs, 0 for 4 D; the other fields are the parts of the name (see the module).
+    """
 
     width: int
     depth: int
@@ -120,10 +123,11 @@ def full_name(size: str, vit: Vit) -> str:
 
 
 def vit_heads(backbone: str, architecture: Mapping[str, Any]) -> int:
-    """Attention heads of a ViT's weights: the size's, if `Weights.architecture` says no other.
+    """Returns the attention heads of a ViT's weights: those of its size, unless
+    `Weights.architecture` states a number.
 
     Raises:
-        InputError: no ViT.
+        InputError: it is not a ViT.
     """
     vit = parse_vit(backbone)
     if vit is None:

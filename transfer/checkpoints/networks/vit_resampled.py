@@ -1,4 +1,4 @@
-"""timm's ViT with positions as other projects have them: fitted by other rules, or rotary.
+"""timm's ViT with the positions of other projects: resampled by different rules, or rotary.
 
 N batch, L patches, D width, d width of an attention head.
 """
@@ -18,7 +18,7 @@ from pretrain.common.lookup import find
 
 
 def _offset(table: Tensor, rows: int, columns: int) -> Tensor:
-    """DINO's, iBOT's and DINOv2's rule: the factor is that of a grid larger by 0.1."""
+    """Resamples by DINO's, iBOT's and DINOv2's rule, with the factor of a grid larger by 0.1."""
     factor = ((rows + 0.1) / table.shape[2], (columns + 0.1) / table.shape[3])
     return F.interpolate(table, scale_factor=factor, mode="bicubic")
 
@@ -55,7 +55,7 @@ class ResampledVit(VisionTransformer):
         side = self.patch_embed.grid_size
         if not self.rule or (rows, columns) == tuple(side):
             return super()._pos_embed(patches)
-        assert self.pos_embed is not None, "a rule resamples positions that there are"
+        assert self.pos_embed is not None, "a rule needs positions that it can resample"
         prefix = 0 if self.no_embed_class else self.num_prefix_tokens
         maps = self.pos_embed[:, prefix:].float().unflatten(1, side).permute(0, 3, 1, 2)
         fitted = RESAMPLE[self.rule](maps, rows, columns).flatten(2).transpose(1, 2)
@@ -74,12 +74,15 @@ class RotaryAttention(nn.Module):
     """Self-attention whose queries and keys of patches are rotated; named as timm's attention."""
 
     def __init__(self, dim: int, num_heads: int, **options: Any) -> None:
-        """Args: options: of timm's attention; those that DINOv3 does not use have no effect."""
+        """Args: options: those of timm's attention; those that DINOv3 does not use have no
+        effect.
+        """
         super().__init__()
         self.num_heads = num_heads
         self.qkv = nn.Linear(dim, 3 * dim)
         self.proj = nn.Linear(dim, dim)
-        self.turns: tuple[Tensor, Tensor] | None = None  # of this batch, set by the network
+        # the rotation for this batch, which the network sets
+        self.turns: tuple[Tensor, Tensor] | None = None
 
     def forward(self, tokens: Tensor, **masks: Any) -> Tensor:
         """Maps (N, prefix + L, D) to the same shape."""
@@ -93,7 +96,7 @@ class RotaryAttention(nn.Module):
 
 
 class RotaryVit(VisionTransformer):
-    """timm's ViT with DINOv3's rotary positions, on any grid; `rope.periods` is of its state.
+    """timm's ViT with DINOv3's rotary positions, on any grid; `rope.periods` is part of its state.
 
     Specification: dinov3/layers/{rope_position_encoding,attention}.py. Angles and rotations are
     computed in float32, as by DINOv3's published models.

@@ -20,7 +20,8 @@ NORM_EPS = 1e-6
 
 
 def build_vit(vit: Vit, architecture: Mapping[str, Any]) -> VisionTransformer:
-    """timm's ViT of these sizes, without classifier; other image sizes resample its positions.
+    """Returns timm's ViT of these sizes, without classifier; other image sizes resample its
+    positions.
 
     Args:
         architecture: see `Weights.architecture`.

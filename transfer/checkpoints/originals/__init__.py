@@ -1,5 +1,5 @@
-"""Networks as the projects that saved a checkpoint compute them, on the file's own names.
+"""The networks of the projects that saved the checkpoints, on the files' own names.
 
-The proof runs both these and the converted network. They are written from the papers and projects'
-descriptions, and use none of the converter's tables of names.
+The proof runs both these and the converted network. They are written from the papers and the
+projects' descriptions, without the converter's tables of names.
 """

@@ -3,8 +3,8 @@
 Written from "A ConvNet for the 2020s" (arXiv 2201.03545) and ConvNeXt V2 (2301.00808): patches of
 4 x 4, blocks of a 7x7 depthwise convolution, LayerNorm, two linear layers with exact GELU, in V2 a
 response normalisation between them, a norm and a 2x2 convolution between stages; eps 1e-6. Each
-spelling says where a file has the parts; nothing here uses the converter's table.
-N batch, D channels; maps are (N, D, H, W).
+spelling says which names a file has for the parts; the converter's table is not used here. N batch,
+D channels; maps are (N, D, H, W).
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from timm.models.convnext import ConvNeXt
 
 EPS = 1e-6
-QUIET = 1e-2  # a layer scale below this share leaves too little of its block to be compared
+QUIET = 1e-2  # below this layer scale, too little of a block remains to be compared
 
 
 class Names(NamedTuple):
-    """Where a file has the parts.
+    """The names of the parts in a file.
 
     Attributes:
         stem: 0 its convolution, 1 its norm -> name; down: (stage, 0 norm or 1 convolution) -> name.
@@ -92,22 +92,22 @@ SPELLINGS = {
         block=lambda stage, block: f"model.stages.{stage}.layers.{block}",
     ),
 }
-# The module inside, if MinkowskiEngine's have one, and what it calls a kernel.
+# The inner module of MinkowskiEngine's convolutions, and its name for a kernel.
 _WEIGHTS = ("weight", "kernel", "ln.weight", "linear.weight")
 _BIASES = ("bias", "ln.bias", "linear.bias")
 
 
 class PlainConvNext(nn.Module):
-    """The network over a mapping of tensors; each is asked for by its own name."""
+    """The network on a mapping of tensors; each tensor is looked up by its own name."""
 
     def __init__(self, tensors: Mapping[str, Tensor], layout: str, last_eps: float = EPS) -> None:
-        """Args: layout: of SPELLINGS; last_eps: of the norm after pooling."""
+        """Args: layout: a key of SPELLINGS; last_eps: the epsilon of the norm after pooling."""
         super().__init__()
         self.tensors, self.names, self.last_eps = tensors, SPELLINGS[layout], last_eps
         self.awake = False
 
     def is_silent(self) -> bool:
-        """Whether a layer scale hides its block's convolutions, as the 1e-6 of a new network."""
+        """Returns whether a layer scale hides its block, as the 1e-6 of a new network does."""
         end = f".{self.names.scale}"
         scales = [value for name, value in self.tensors.items() if name.endswith(end)]
         return any(float(scale.abs().max()) < QUIET for scale in scales)
@@ -135,7 +135,7 @@ class PlainConvNext(nn.Module):
         return F.conv2d(x, weight.reshape(*weight.shape[:2], 1, 1), bias)
 
     def _norm(self, x: Tensor, module: str, eps: float = EPS) -> Tensor:
-        """Over D of (N, D, H, W)."""
+        """Normalises over D of (N, D, H, W)."""
         centred = x - x.mean(dim=1, keepdim=True)
         x = centred / (centred.square().mean(dim=1, keepdim=True) + eps).sqrt()
         if not any(f"{module}.{leaf}" in self.tensors for leaf in _WEIGHTS):
@@ -189,7 +189,7 @@ def _from_places(kernel: Tensor) -> Tensor:
 
 
 class TimmConvNext(nn.Module):
-    """timm's model, with the maps after the same places."""
+    """timm's model; it returns the maps of the same stages."""
 
     def __init__(self, network: ConvNeXt) -> None:
         super().__init__()

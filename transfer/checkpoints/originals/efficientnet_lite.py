@@ -3,8 +3,8 @@
 Written from "EfficientNet" (arXiv 1905.11946) and its authors' efficientnet_lite_builder.py: a 3x3
 convolution of stride 2, then blocks of a 1x1 convolution that widens (not in the first), a
 depthwise one and a 1x1 one that narrows, each before a batch norm (epsilon 1e-3), with ReLU6 behind
-all but the last; a shortcut where a block keeps size and width; a 1x1 convolution and the mean.
-Convolutions are padded as TensorFlow's. Nothing here uses the converter's tables.
+all but the last; a shortcut if a block keeps size and width; a 1x1 convolution and the mean.
+Convolutions are padded as TensorFlow's. The converter's tables are not used here.
 N batch; maps are (N, D, H, W).
 """
 
@@ -24,10 +24,10 @@ KINDS = ((3, 1), (3, 2), (5, 2), (3, 2), (5, 1), (5, 2), (3, 1))  # kernel, stri
 
 
 class PlainEfficientNetLite(nn.Module):
-    """The network over a mapping of tensors; each is asked for by its own name."""
+    """The network on a mapping of tensors; each tensor is looked up by its own name."""
 
     def __init__(self, tensors: Mapping[str, Tensor], repeats: tuple[int, ...]) -> None:
-        """Args: repeats: blocks of each kind."""
+        """Args: repeats: number of blocks of each kind."""
         super().__init__()
         self.tensors = tensors
         self.strides = [
@@ -64,7 +64,7 @@ class PlainEfficientNetLite(nn.Module):
         for number, own in enumerate(self.strides):
             x = self._block(x, number)
             stride *= own
-            maps[f"stride{stride}"] = x  # the last one of a stride stays
+            maps[f"stride{stride}"] = x  # the last map of a stride is kept
         x = F.relu6(self._norm(self._conv(x, "_conv_head"), "_bn1"))
         return {**maps, "features": x.mean(dim=(2, 3))}
 

@@ -1,7 +1,7 @@
-"""Networks of other frameworks filled from their own names, to prove a conversion against.
+"""ResNets filled from the names of other frameworks, to prove a conversion against.
 
 Each goes over its network in the order in which that framework builds it and spells the names as
-the framework does; nothing here uses the converter's tables (`names/foreign.py`).
+the framework does. The converter's tables (`names/other_frameworks.py`) are not used here.
 """
 
 from __future__ import annotations
@@ -14,9 +14,11 @@ from torch import Tensor, nn
 from transfer.checkpoints.originals.resnet import Detectron2ResNet, NormedConv
 
 Tensors = Mapping[str, Tensor]
-# A norm's scale, offset, mean and variance, the last two None if they are folded into the others
+# A norm's scale, offset, mean and variance; the last two are None if they are folded into the first
+# two
 Norm = tuple[Tensor, Tensor, Tensor | None, Tensor | None]
-# (network, its tensors) -> for each convolution: itself, its kernel as (out, in, h, w), its norm
+# (network, its tensors) -> for each convolution: the module, its kernel as (out, in, h, w), its
+# norm
 Rows = Iterator[tuple[NormedConv, Tensor, Norm]]
 
 TENSORFLOW = ("gamma", "beta", "moving_mean", "moving_variance")  # a norm's
@@ -67,7 +69,7 @@ def simclr_tf2_rows(network: Detectron2ResNet, tensors: Tensors) -> Rows:
 
 
 def byol_rows(network: Detectron2ResNet, tensors: Tensors) -> Rows:
-    """haiku's modules; evaluation uses the debiased `average` of the norms' moving averages."""
+    """Rows of haiku's modules; evaluation uses the debiased `average` of the moving averages."""
     names = {
         "stem": ("initial_conv", "initial_batchnorm"),
         "shortcut": ("shortcut_conv", "shortcut_batchnorm"),

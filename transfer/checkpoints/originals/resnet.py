@@ -1,9 +1,9 @@
 """Detectron2's ResNet rebuilt without Detectron2, to prove a conversion against.
 
-Written from its modeling/backbone/resnet.py and independent of `pretrain.backbones`, so that an
-error there or in the name map shows as a difference. Also the frame into which the layouts of other
-frameworks are filled (`foreign_resnet.py`), hence TensorFlow's padding.
-Input (N, 3, H, W); a stage's output is (N, C, H / stride, W / stride).
+Written from its modeling/backbone/resnet.py and independent of `pretrain.backbones`, so an error
+there or in the name map shows as a difference. The layouts of other frameworks are filled into the
+same class (`foreign_resnet.py`), so it also has TensorFlow's padding. Input (N, 3, H, W); a stage's
+output is (N, C, H / stride, W / stride).
 """
 
 from __future__ import annotations
@@ -17,8 +17,10 @@ from pretrain.common.lookup import find
 
 
 class Size(NamedTuple):
-    """Attributes: blocks: of each stage; stem: its channels; width: of the first bottleneck;
-    large: whether the stem is 7x7 with pooling; groups: of the bottlenecks' 3x3 convolutions."""
+    """Attributes: blocks: number in each stage; stem: its channels; width: that of the first
+    bottleneck;
+    large: whether the stem is 7x7 with pooling; groups: those of the bottlenecks' 3x3
+        convolutions."""
 
     bottleneck: bool
     blocks: tuple[int, ...]
@@ -48,7 +50,9 @@ SIZES: dict[str, Size] = {
 
 
 def pad_same(x: Tensor, kernel: int, stride: int) -> Tensor:
-    """TensorFlow's "SAME": the zeros that ceil(H / stride) windows need, the odd one at the end."""
+    """Pads as TensorFlow's "SAME": with the zeros that ceil(H / stride) windows need, an odd one
+    at the end.
+    """
     pads = []
     for side in (x.shape[3], x.shape[2]):
         total = max((-(-side // stride) - 1) * stride + kernel - side, 0)
@@ -87,7 +91,7 @@ class NormedConv(nn.Conv2d):
 
 
 class Stem(nn.Module):
-    """Convolution, norm, ReLU, and max pooling where the network has it."""
+    """Convolution, norm, ReLU, and max pooling if the network has it."""
 
     def __init__(self, outputs: int, large: bool, padding: str | None) -> None:
         super().__init__()
@@ -96,7 +100,7 @@ class Stem(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.relu(self.conv1(x))
-        if self.same_pool:  # after a ReLU zeros are as good as minus infinity
+        if self.same_pool:  # after a ReLU, padding with zeros is the same as with minus infinity
             return F.max_pool2d(pad_same(x, 3, 2), kernel_size=3, stride=2)
         return F.max_pool2d(x, kernel_size=3, stride=2, padding=1) if self.large else x
 
@@ -105,7 +109,7 @@ class Block(nn.Module):
     """Two 3x3 convolutions, or 1x1, 3x3, 1x1; a shortcut where shapes change.
 
     Args:
-        width: of a bottleneck's 3x3 convolution; None: a block of two.
+        width: channels of a bottleneck's 3x3 convolution; None: a block of two convolutions.
         groups: of that convolution.
         stride_in_1x1: a bottleneck strides in its first convolution instead of the 3x3.
     """

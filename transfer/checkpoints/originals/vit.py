@@ -2,10 +2,9 @@
 
 Written from "An Image is Worth 16x16 Words" as timm, DINO, MAE, MSN, DINOv2, I-JEPA, DeiT,
 torchvision and transformers build it: class token, registers, learned or fixed positions, pre-norm
-blocks, LayerScale, exact GELU or SwiGLU, rotary positions (DINOv3). It shares no table with the
-converter: each part is looked for under its names in the order of `Spelling`, and what is not there
-is not computed.
-N batch, L tokens, D width.
+blocks, LayerScale, exact GELU or SwiGLU, rotary positions (DINOv3). It does not use the converter's
+tables: each part is looked up under its names in the order of `Spelling`, and a part that is
+    missing is not computed. N batch, L tokens, D width.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ EPS = 1e-6
 
 
 class Spelling(NamedTuple):
-    """Names of the parts; if there are several, a file has one of them.
+    """Names of the parts; if a part has several, a file has one of them.
 
     The block's parts follow `block`, a pattern whose `{}` is its number.
     """
@@ -38,12 +37,13 @@ class Spelling(NamedTuple):
     positions: str = "pos_embed"
     block: str = r"blocks\.(\d+\.)?{}\."
     norms: tuple[str, str] = ("norm1", "norm2")
-    # Query, key and value in one matrix, or apart; its weight's name ends in `.weight` or this.
+    # Query, key and value in one matrix, or separate; the name of its weight ends in `.weight` or
+    # in this.
     qkv: tuple[tuple[str, ...], ...] = (("attn.qkv",),)
     dot: str = "."
     proj: tuple[str, ...] = ("attn.proj",)
     scales: tuple[tuple[str, str], ...] = (("ls1.gamma", "ls2.gamma"), ("gamma_1", "gamma_2"))
-    # One matrix before the activation, or the gate and the value apart
+    # One matrix before the activation, or gate and value separate
     inner: tuple[tuple[str, ...], ...] = (
         ("mlp.fc1",),
         ("mlp.w12",),
@@ -115,7 +115,7 @@ SPELLINGS = {
 
 
 class PlainVit(nn.Module):
-    """The transformer over a mapping of tensors; each is asked for by its own name."""
+    """The transformer on a mapping of tensors; each tensor is looked up by its own name."""
 
     def __init__(
         self,
@@ -159,7 +159,7 @@ class PlainVit(nn.Module):
         return F.layer_norm(x, weight.shape, weight, bias, self.eps)
 
     def _block(self, number: int) -> str:
-        """The beginning of a block's names in this file."""
+        """Returns the beginning of a block's names in this file."""
         pattern = re.compile(re.escape(self.names.head) + self.names.block.format(number))
         found = next((m for m in map(pattern.match, self.tensors) if m), None)
         assert found, f"no block {number}"
@@ -259,7 +259,7 @@ class PlainVit(nn.Module):
 
 
 class TimmVit(nn.Module):
-    """timm's model, with the tokens after the same places."""
+    """timm's model; it returns the tokens of the same stages."""
 
     def __init__(self, network: VisionTransformer) -> None:
         super().__init__()

@@ -1,7 +1,7 @@
 """Describes a file or folder that has no weights: one sentence with the next step for the user.
 
-Told by the first bytes, never by the name: what people hold in place of a checkpoint is a page that
-a download led to, a pointer to the file, an archive around it, or another framework's file.
+The first bytes decide, never the name. In place of a checkpoint, people often have a web page, a
+pointer to the file, an archive around it, or a file of a different framework.
 """
 
 from __future__ import annotations
@@ -131,7 +131,7 @@ def _zip(file: Path) -> str | None:
     try:
         with zipfile.ZipFile(file) as archive:
             names = archive.namelist()
-    except Exception:  # zipfile raises many kinds; the reader says what is damaged
+    except Exception:  # zipfile raises many kinds of errors; the reader says what is damaged
         return None
     inside: Callable[[str], bool] = lambda end: any(name.endswith(end) for name in names)
     if inside("/constants.pkl") and inside("/data.pkl"):

@@ -1,8 +1,8 @@
 """Reads numpy's arrays, scalars and dtypes from a pickle, without numpy's own functions.
 
-A pickle rebuilds an array by numpy's functions and then sets states, which numpy checks little: a
+A pickle rebuilds an array by numpy's functions and then sets states, which numpy hardly checks: a
 wrong one ends the process. Here the pickle gets stand-ins that check each part, and no object of
-numpy's is ever given a state; `settled` puts the arrays in their places. A file chooses among fixed
+numpy gets a state; `settled` puts the arrays in their places. A file chooses among fixed
 dtypes: booleans, numbers, text, bytes, dates. An array of Python objects or of records is refused.
 """
 
@@ -18,14 +18,15 @@ import numpy as np
 from transfer.checkpoints.readers.reading_budget import spend
 from transfer.checkpoints.readers.refused_content import NotPlain
 
-# What a file may ask for: a byte order, then one of numpy's names, with the length of texts.
+# The dtypes that a file may ask for: a byte order, then one of numpy's names, with the length of
+# texts.
 _NUMBERS = "b1|i1|i2|i4|i8|u1|u2|u4|u8|f2|f4|f8|f12|f16|c8|c16|c24|c32"
 _SPELLED = re.compile(rf"([<>=|]?)({_NUMBERS}|M8|m8|[SU][0-9]{{1,6}})")
 _UNITS = ("generic", "Y", "M", "W", "D", "h", "m", "s", "ms", "us", "ns", "ps", "fs", "as")
 ORDERS = ("<", ">", "=", "|")
 DIMENSIONS = 32
-LONGEST = 1 << 48  # of one dimension
-DEPTH = 100  # of nested containers
+LONGEST = 1 << 48  # bytes, in one dimension
+DEPTH = 100  # depth of nested containers
 # Byte order, subdtype, names, fields, item size, alignment, flags: what follows the order.
 PLAIN_STATE = (None, None, None, -1, -1, 0)
 
@@ -65,7 +66,7 @@ class Dtype:
         return int(self.spelled[1:])
 
     def made(self) -> np.dtype:
-        """numpy's own dtype."""
+        """Returns numpy's own dtype."""
         try:
             return np.dtype(f"{self.order}{self.spelled}{self.unit}")
         except TypeError as error:  # long doubles differ between machines
@@ -81,7 +82,7 @@ class Array:
         """`numpy.ndarray` of given bytes, as this project's own `.pkl` have it (`writers`).
 
         Raises:
-            NotPlain: without bytes, its memory would be whatever was there before.
+            NotPlain: without bytes, its content would be old memory.
         """
         if data is None:
             raise NotPlain("a numpy array that is never filled")
@@ -108,7 +109,7 @@ def scalar(dtype: Any, data: Any = b"") -> Any:
     """`numpy._core.multiarray.scalar`."""
     empty = type(data) in (bytes, str) and not data
     if empty and type(dtype) is Dtype and not dtype.made().itemsize:
-        return dtype.made().type()  # an empty text, from whose bytes numpy does not make an array
+        return dtype.made().type()  # numpy does not make an array from the bytes of an empty text
     return frombuffer(data, dtype, (1,), "C")[0]
 
 
@@ -172,8 +173,8 @@ def _named(value: Any) -> str:
 
 
 def settled(value: Any) -> Any:
-    """The object with arrays and dtypes where the stand-ins are; lists and mappings are changed in
-    place, each of them once however often it occurs.
+    """Returns the object with arrays and dtypes in place of the stand-ins. Lists and mappings are
+    changed in place, each of them once, even if it occurs several times.
 
     Raises:
         NotPlain: containers that are nested too deeply.
@@ -196,7 +197,7 @@ def _settled(value: Any, depth: int, done: dict[int, tuple[Any, Any]]) -> Any:
         raise NotPlain(f"containers in containers, more than {DEPTH} deep")
     if kind is tuple:
         new = tuple(_settled(one, depth + 1, done) for one in value)
-        # The old one, if nothing is new in it: the objects of a file keep what they share.
+        # The old tuple, if nothing in it is new: the objects of a file keep what they share.
         same = all(one is old for one, old in zip(new, value))
         done[id(value)] = value, value if same else new
         return done[id(value)][1]

@@ -15,7 +15,7 @@ from transfer.checkpoints.readers.shared_content import check_sharing
 from transfer.checkpoints.readers.trusted_pickle import plain_modules, trusted_load
 from transfer.checkpoints.readers.unpickle import restricted_load
 
-DEPTH = 6  # of nested mappings that are looked into; BYOL's have 4
+DEPTH = 6  # depth of nested mappings that are searched; BYOL's have 4
 
 
 def read_pickle(file: Path, trust: bool = False) -> tuple[Any, str | None]:
@@ -31,7 +31,7 @@ def read_pickle(file: Path, trust: bool = False) -> tuple[Any, str | None]:
         raise InputError(refusal(file, str(error))) from error
     except NotPlain as error:
         raise InputError(not_plain(file, str(error))) from error
-    except Exception as error:  # a damaged pickle raises nearly anything
+    except Exception as error:  # a damaged pickle raises nearly any error
         reason = " ".join(str(error).split())[:120] or type(error).__name__
         cut = "is truncated" if is_cut(error) else "is not a readable pickle"
         raise InputError(f"{file} {cut}: {reason}; copy or download it again") from error

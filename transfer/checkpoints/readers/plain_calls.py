@@ -2,8 +2,8 @@
 
 A pickle of plain values calls few of them (`set`, `bytes` and `OrderedDict` in old protocols). With
 other arguments even harmless ones do harm: `bytes(10**12)` takes the memory, `str` of lists that
-share their parts never ends, the hash of a deeply nested tuple overflows the stack. So each takes
-only what real files pass.
+share their parts never ends, the hash of a deeply nested tuple overflows the stack. So each accepts
+only the arguments that real files have.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ import numpy as np
 from transfer.checkpoints.readers.reading_budget import PER_ITEM, spend
 from transfer.checkpoints.readers.refused_content import ForbiddenGlobal, NotPlain
 
-LONGEST_SCALAR = 100  # characters of a number as text
-LONGEST_KEY = 64  # items of a tuple that is a key
+LONGEST_SCALAR = 100  # number of characters of a number as text
+LONGEST_KEY = 64  # number of items of a tuple that is a key
 DEEPEST_KEY = 3
 _CONTAINERS = (list, tuple, dict, set, frozenset, OrderedDict)
 _KEYS = (str, bytes, float, complex, bool, type(None), PurePosixPath, PureWindowsPath)
 
 
 def checked_key(key: Any, depth: int = 0) -> Any:
-    """The key of a mapping, or the member of a set, if hashing it is quick and safe.
+    """Returns the key of a mapping, or the member of a set, if hashing it is quick and safe.
 
     Raises:
-        NotPlain: what no real file has for a key.
+        NotPlain: it is not a key that a real file has.
     """
     plain = type(key) in _KEYS or type(key) is int and abs(key) < 1 << 64
     if plain or isinstance(key, np.generic):
@@ -99,7 +99,7 @@ def _mapping(kind: type) -> Callable[..., Any]:
         items = _items(kind, value)
         pairs = list(items.items()) if isinstance(items, dict) else list(items)
         if any(type(pair) not in (tuple, list) or len(pair) != 2 for pair in pairs):
-            raise NotPlain(f"a call of {kind.__name__} with what is not pairs")
+            raise NotPlain(f"a call of {kind.__name__} with items that are not pairs")
         spend(PER_ITEM * len(named))
         return kind([(checked_key(key), one) for key, one in (*pairs, *named.items())])
 
@@ -114,7 +114,7 @@ def _path(kind: type[PurePath]) -> Callable[..., PurePath]:
         spend(sum(map(len, parts)))
         return kind(*parts)
 
-    made.__doc__ = f"`{kind.__name__}` of texts: a name, which touches no file."
+    made.__doc__ = f"`{kind.__name__}` of texts: only a name; no file is opened."
     return made
 
 
@@ -139,7 +139,7 @@ CALLS |= {
     ("_codecs", "encode"): encoded,
 }
 made_dict = CALLS["builtins", "dict"]
-# Paths of any system.
+# Paths of all operating systems.
 PATHS: dict[tuple[str, str], Callable[..., PurePath]] = {
     (module, name): call
     for module in ("pathlib", "pathlib._local")

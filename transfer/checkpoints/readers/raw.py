@@ -48,9 +48,10 @@ class RawFile:
 
     @cached_property
     def sha256(self) -> str:
-        """Of the bytes that were read (TensorFlow: of its index and data files, one after another).
+        """The sha256 of the bytes that were read (TensorFlow: of its index and data files, one
+        after another).
 
-        Not every reader wants it, and it takes as long as reading.
+        Not every caller needs it, and it takes as long as reading.
 
         Raises:
             InputError: the file was written since it was read.
@@ -105,10 +106,10 @@ def open_file(path: str | Path, trust: bool = False) -> RawFile:
 
 
 def by_name(value: Any, depth: int = 0) -> Any:
-    """The value with tensors for arrays, and with names on the way to them.
+    """Returns the value with tensors in place of arrays, and with names on the way to them.
 
-    A mapping is made of a list that leads to a network, and a text of a number that is its key, so
-    that it is found as any other. All else stays as it is.
+    A list that leads to a network becomes a mapping, and a number that is its key becomes a text,
+    so that it is found like any other. Everything else is not changed.
     """
     if isinstance(value, np.ndarray) and value.dtype.kind in "fiub":
         return tensor_of(value)
@@ -145,7 +146,7 @@ def _leads_to_tensors(values: Iterable[Any], depth: int = 0) -> bool:
 
 
 def sniff(file: Path) -> str:
-    """The container's kind, from the first bytes.
+    """Returns the container's kind, by the first bytes.
 
     Raises:
         InputError: none of the known containers.

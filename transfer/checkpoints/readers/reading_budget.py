@@ -1,8 +1,8 @@
 """Limits how much a file's pickle may create by calls, in proportion to the file's size.
 
-A pickle of some kilobytes can name a long text once and have it copied a million times. Whatever
-copies its arguments asks here first. Real files copy each of their bytes twice at most (a text to
-bytes, bytes to an array).
+A pickle of some kilobytes can name a long text once and have it copied a million times. Every
+function that copies its arguments asks here first. Real files copy each of their bytes twice at
+most (a text to bytes, bytes to an array).
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from contextvars import ContextVar
 
 from transfer.checkpoints.readers.refused_content import NotPlain
 
-TIMES = 4  # the size of the file
+TIMES = 4  # times the size of the file
 BEYOND = 1 << 20  # bytes that small files may have anyway
-PER_ITEM = 16  # bytes that an item of a container counts as
+PER_ITEM = 16  # number of bytes that an item of a container counts as
 
 
 class _Budget:
-    """Attributes: left: bytes, counted down."""
+    """Attributes: left: number of bytes, counted down."""
 
     def __init__(self, size: int) -> None:
         self.left = TIMES * size + BEYOND
@@ -42,7 +42,7 @@ def spend(made: int) -> None:
     """Counts bytes that are about to be made.
 
     Raises:
-        NotPlain: it is more than the file can be meant for.
+        NotPlain: the file asks for more than real files do.
     """
     budget = _budget.get()
     if budget is not None:

@@ -11,7 +11,8 @@ _CUT = re.compile(
     r"not fully covered",
     re.IGNORECASE,
 )
-# How torch's safe loader names what it does not build (torch/_weights_only_unpickler.py).
+# How torch's safe loader names the objects that it does not build
+# (torch/_weights_only_unpickler.py).
 _NAMES = (
     r"GLOBAL (\S+)",
     r"but got <class '([^']+)'>",
@@ -26,7 +27,7 @@ def refusal(file: Path, name: str) -> str:
     """Returns the message for an object that is not built from an untrusted file.
 
     Args:
-        name: of the object, or what it is.
+        name: the object's name, or what it is.
     """
     if _SHARDS.search(name):
         return (

@@ -1,6 +1,6 @@
 """Refuses content whose containers share parts so often that traversing it would never end.
 
-The names of tensors are paths through mappings, and what looks for a network follows each path. A
+The names of tensors are paths through mappings, and the search for a network follows each path. A
 file of some kilobytes can hold mappings of mappings that are all the same object: more paths than
 can be walked. They are counted here without walking them.
 """
@@ -13,7 +13,7 @@ from typing import Any
 
 from pretrain.common.errors import InputError
 
-DEPTH = 8  # of containers; no reader follows paths that are longer
+DEPTH = 8  # depth of containers; no reader follows longer paths
 # A network that is stored under several names is shared, too: some copies of everything are read.
 COPIES = 4
 BEYOND = 100_000  # paths that every file may have
@@ -35,7 +35,8 @@ class _Paths:
 
     def __init__(self) -> None:
         self.values = 0
-        self._seen: dict[int, Any] = {}  # holds the containers, so that their ids stay theirs
+        # keeps the containers alive, so that their ids are not used again
+        self._seen: dict[int, Any] = {}
         self._below: dict[tuple[int, int], int] = {}
 
     def below(self, value: Any, depth: int) -> int:

@@ -1,7 +1,7 @@
 """TensorFlow's checkpoints (tensor bundles): `PREFIX.index` and `PREFIX.data-0000I-of-0000N`.
 
 The index is a LevelDB table: blocks of prefix-compressed keys, a footer that points to the block
-of blocks. Its values are protocol buffers, BundleEntryProto, that say where a tensor's bytes lie.
+of blocks. Its values are protocol buffers, BundleEntryProto, that say where a tensor's bytes are.
 Source: TensorFlow's core/util/tensor_bundle/tensor_bundle.h, core/lib/io/format.cc and
 core/protobuf/tensor_bundle.proto. Strings, slices and compressed blocks, which no backbone has,
 are refused.
@@ -27,7 +27,8 @@ FOOTER_BYTES = 48
 # DataType of core/framework/types.proto -> numpy's name, little-endian.
 DTYPES = {1: "<f4", 2: "<f8", 3: "<i4", 4: "u1", 6: "i1", 9: "<i8", 10: "?", 14: "<i2", 19: "<f2"}
 STRING, BFLOAT16 = 7, 14
-HARMLESS_BYTES = 1 << 30  # what tensors that share the bytes of the data files may have in all
+# number of bytes that tensors may have together if they share the bytes of the data files
+HARMLESS_BYTES = 1 << 30
 
 
 class Damaged(Exception):
@@ -47,7 +48,7 @@ class Entry:
 
 
 def is_bundle(file: Path) -> bool:
-    """Whether a file ends as a bundle's index does."""
+    """Returns whether a file ends like a bundle's index."""
     if file.stat().st_size < FOOTER_BYTES:
         return False
     with file.open("rb") as stream:
@@ -87,10 +88,10 @@ def read_tf_bundle(file: Path, trust: bool = False) -> tuple[dict[str, Tensor], 
 
 
 def read_index(file: Path) -> dict[str, Entry]:
-    """Variable -> where its bytes lie.
+    """Returns variable -> the place of its bytes.
 
     Raises:
-        Damaged: at the first thing that is not as the format says.
+        Damaged: something is not as the format says.
     """
     data = file.read_bytes()
     if len(data) < FOOTER_BYTES or data[-8:] != MAGIC:
@@ -133,7 +134,9 @@ def _tensor(file: Path, shards: list[Path], name: str, entry: Entry) -> Tensor:
 
 
 def _block(data: bytes, offset: int, size: int) -> Iterator[tuple[bytes, bytes]]:
-    """The (key, value) pairs of one block; each key shares a prefix with the one before it."""
+    """Yields the (key, value) pairs of one block; each key shares a prefix with the one before
+    it.
+    """
     end = offset + size
     if size < 4 or end + 5 > len(data):
         raise Damaged(f"a block of {size} bytes at {offset} in a file of {len(data)}")
@@ -180,7 +183,7 @@ def _bytes(value: int | bytes) -> bytes:
 
 
 def _fields(proto: bytes) -> Iterator[tuple[int, int | bytes]]:
-    """A protocol buffer's (field number, value): varints, fixed32 and byte strings."""
+    """Yields a protocol buffer's (field number, value): varints, fixed32 and byte strings."""
     at = 0
     value: int | bytes
     while at < len(proto):
@@ -226,7 +229,7 @@ def _crc_table() -> tuple[int, ...]:
 
 
 def _masked_crc32c(data: bytes) -> int:
-    """LevelDB's checksum: CRC-32C, rotated and shifted by a constant."""
+    """Returns LevelDB's checksum: CRC-32C, rotated and shifted by a constant."""
     table, crc = _crc_table(), 0xFFFFFFFF
     for byte in data:
         crc = table[(crc ^ byte) & 255] ^ crc >> 8

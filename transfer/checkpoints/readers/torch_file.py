@@ -1,4 +1,4 @@
-"""Files of torch.save: tensors and builtins only, unless the user trusts the file."""
+"""Reads files of torch.save: tensors and builtins only, unless the user trusts the file."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from transfer.checkpoints.readers.trusted_pickle import PICKLE, plain_modules
 
 
 class Inert:
-    """Stands for a class or function that a file names next to its tensors; does nothing."""
+    """Replaces a class or function that a file names next to its tensors; it does nothing."""
 
     def __new__(cls, *args: object, **kwargs: object) -> Inert:
-        """An empty object, whatever the file passes."""
+        """Makes an empty object from any arguments."""
         return super().__new__(cls)
 
     def __setstate__(self, state: object) -> None:
@@ -68,11 +68,11 @@ def read_torch(file: Path, trust: bool = False) -> tuple[Any, str | None]:
     check_torch_file(file)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch's, of old kinds of tensors
+            warnings.simplefilter("ignore")  # a warning of torch about old kinds of tensors
             content = _loaded(file, trust)
     except InputError:
         raise
-    except Exception as error:  # torch raises many kinds for one cause: the file
+    except Exception as error:  # torch raises many kinds of errors for one cause: the file
         raise InputError(_reason(file, error)) from error
     metadata = getattr(content, "_metadata", None)
     facts = metadata.get("transfer") if isinstance(metadata, dict) else None
@@ -80,7 +80,7 @@ def read_torch(file: Path, trust: bool = False) -> tuple[Any, str | None]:
 
 
 def _loaded(file: Path, trust: bool) -> Any:
-    # By a stream: torch.load reads any file named .safetensors as one.
+    # As a stream: torch.load would read any file whose name ends in .safetensors as safetensors.
     size = file.stat().st_size
     with (
         file.open("rb") as stream,

@@ -1,4 +1,4 @@
-"""`--trust`: the user's word that the weights files of a command may run code.
+"""`--trust`: the user allows the weights files of a command to run code.
 
 It is kept in the environment, so that the processes that a command starts have it, too.
 """
@@ -31,5 +31,5 @@ def add_trust(parser: ArgumentParser) -> None:
 
 
 def trusts_files() -> bool:
-    """Whether `--trust` was given, here or to the process that started this one."""
+    """Returns whether `--trust` was given, here or to the process that started this one."""
     return os.environ.get(VARIABLE) == "1"

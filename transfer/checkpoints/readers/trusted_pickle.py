@@ -1,8 +1,9 @@
-"""Pickles that the user trusts (`--trust`): whatever they hold, the tensors come out.
+"""Reads pickles that the user trusts (`--trust`): the tensors are found whatever else they hold.
 
-What a file names and this machine does not have (a class of somebody's `__main__`, a config library
-that is not installed), and what cannot be built here (a path of another system), becomes an inert
-object that keeps its state. A module gives its state_dict, also one whose class is not there.
+If a file names something that this machine does not have (a class of somebody's `__main__`, a
+config library that is not installed) or that cannot be built here (a path of a different system),
+an inert object takes its place and keeps its state. A module becomes its state_dict, even if its
+class is missing.
 """
 
 from __future__ import annotations
@@ -15,21 +16,21 @@ from typing import Any, BinaryIO
 
 from torch import Tensor
 
-DEPTH = 6  # of nested containers in which modules are looked for
+DEPTH = 6  # depth of nested containers in which modules are searched
 
 
 class Absent:
     """Replaces an object whose class is missing or that cannot be built; keeps its state."""
 
     def __new__(cls, *args: object, **kwargs: object) -> Absent:
-        """An empty object, whatever the file passes."""
+        """Makes an empty object from any arguments."""
         return super().__new__(cls)
 
     def __init__(self, *args: object, **kwargs: object) -> None:
         """Forgets the arguments."""
 
     def __setstate__(self, state: object) -> None:
-        """Keeps the attributes of a mapping, of a pair with slots its first part."""
+        """Keeps the attributes of a mapping; of a pair with slots, its first part."""
         state = state[0] if isinstance(state, tuple) and state else state
         if isinstance(state, Mapping):
             self.__dict__.update({str(key): value for key, value in state.items()})
@@ -44,7 +45,7 @@ class Absent:
         """Forgets items."""
 
     def __call__(self, *args: object, **kwargs: object) -> Absent:
-        """Another such object: functions of absent modules are called, too."""
+        """Returns a second `Absent`: functions of absent modules are called, too."""
         return Absent()
 
     def __hash__(self) -> int:
@@ -52,13 +53,15 @@ class Absent:
 
 
 def _or_absent(step: Callable[[Any], None]) -> Callable[[Any], None]:
-    """A step of the unpickler that builds an object; if that fails it leaves an `Absent`."""
+    """Runs a step of the unpickler that builds an object; if it fails, the object is an
+    `Absent`.
+    """
 
     def safely(unpickler: Any) -> None:
         stack, meta = list(unpickler.stack), [list(part) for part in unpickler.metastack]
         try:
             step(unpickler)
-        except Exception:  # of any kind: the file's own code raises it
+        except Exception:  # any kind of error: the file's own code raises it
             unpickler.stack[:], unpickler.metastack[:] = stack, meta
             unpickler.stack.pop()
             unpickler.stack[-1] = Absent()
@@ -67,7 +70,7 @@ def _or_absent(step: Callable[[Any], None]) -> Callable[[Any], None]:
 
 
 def _build_or_absent(unpickler: Any) -> None:
-    """The step that sets an object's state; an `Absent` keeps a state that does not fit."""
+    """Sets an object's state; if it does not fit, an `Absent` keeps it."""
     state, instance = unpickler.stack[-1], unpickler.stack[-2]
     try:
         pickle._Unpickler.dispatch[pickle.BUILD[0]](unpickler)
@@ -81,7 +84,7 @@ def _build_or_absent(unpickler: Any) -> None:
 
 
 class TrustingUnpickler(pickle._Unpickler):
-    """Runs what the file says; what fails becomes an `Absent`."""
+    """Runs what the file says; objects that fail become an `Absent`."""
 
     dispatch = {
         **pickle._Unpickler.dispatch,
@@ -93,10 +96,10 @@ class TrustingUnpickler(pickle._Unpickler):
     }
 
     def find_class(self, module: str, name: str) -> Any:
-        """The object of that name, or `Absent`."""
+        """Returns the object of that name, or `Absent`."""
         try:
             return super().find_class(module, name)
-        except Exception:  # importing a module can raise anything
+        except Exception:  # importing a module can raise any error
             return Absent
 
 
@@ -105,7 +108,7 @@ def trusted_load(stream: BinaryIO, encoding: str = "latin1") -> Any:
     return TrustingUnpickler(stream, encoding=encoding).load()
 
 
-# For torch.load: it makes an unpickler of its own out of this one.
+# For torch.load, which derives an unpickler from this one.
 PICKLE = SimpleNamespace(
     Unpickler=TrustingUnpickler,
     load=lambda stream, **options: TrustingUnpickler(stream, **options).load(),
@@ -115,7 +118,7 @@ PICKLE = SimpleNamespace(
 
 
 def plain_modules(value: Any, depth: int = 0) -> Any:
-    """The value with each module replaced by its state_dict; containers are copied."""
+    """Returns the value with each module replaced by its state_dict; containers are copied."""
     if _is_module(value):
         return OrderedDict(_state_of(value, ""))
     if isinstance(value, dict) and depth < DEPTH:
@@ -133,7 +136,7 @@ def _is_module(value: Any) -> bool:
 
 
 def _state_of(module: Any, before: str) -> dict[str, Tensor]:
-    """What `module.state_dict()` gives, read from its attributes."""
+    """Returns what `module.state_dict()` gives, read from its attributes."""
     attributes = vars(module)
     fleeting = attributes.get("_non_persistent_buffers_set") or ()
     state: dict[str, Tensor] = {}

@@ -30,11 +30,11 @@ from transfer.checkpoints.readers.plain_calls import (
 from transfer.checkpoints.readers.reading_budget import PER_ITEM, budget_for, spend
 from transfer.checkpoints.readers.refused_content import ForbiddenGlobal, NotPlain
 
-LONGEST_NAME = 100  # characters of a module or of a name in it
+LONGEST_NAME = 100  # number of characters of a module's name, or of a name in it
 
 
 class _Module:
-    """What replaces a module that dill asks for: a name, nothing imported."""
+    """Replaces a module that dill asks for: only its name, nothing is imported."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -54,7 +54,7 @@ def _get_attr(module: Any, name: Any) -> Any:
 
 
 class _NamedTuple:
-    """dill's recipe for a class of named tuples: here one whose objects are plain dicts."""
+    """dill's recipe for a class of named tuples: here a class whose objects are plain dicts."""
 
     def __init__(self, names: tuple[str, ...]) -> None:
         self._names = names
@@ -85,7 +85,7 @@ def _jax_array(function: Any, arguments: Any, state: Any, aval: Any) -> Any:
 
 
 def _name_of(value: Any) -> str:
-    """A short text for a message about something of the file's."""
+    """Returns a short text for a message about an object in the file."""
     if type(value) is str:
         return value[:LONGEST_NAME]
     return getattr(value, "__name__", type(value).__name__)
@@ -105,7 +105,7 @@ ALLOWED: dict[tuple[str, str], Any] = {
         for name in ("FlatMapping", "FlatMap", "frozendict")
     },
 }
-# What old dill reaches by module and attribute instead of a global.
+# Names that old dill reaches by module and attribute instead of as a global.
 _DILL_ATTRIBUTES = {
     ("_codecs", "encode"): encoded,
     **{
@@ -130,7 +130,7 @@ class RestrictedUnpickler(pickle._Unpickler):
     Its base is the unpickler in Python: the steps of the one in C cannot be replaced.
     """
 
-    # Of the base, which has them while it loads.
+    # Attributes of the base class, which has them while it loads.
     stack: list[Any]
     append: Callable[[Any], None]
     read: Callable[[int], bytes]
@@ -175,7 +175,7 @@ class RestrictedUnpickler(pickle._Unpickler):
     def _inst(self) -> None:
         module, name = (self.readline()[:-1].decode("ascii") for _ in range(2))
         function = self.find_class(module, name)
-        arguments = tuple(self.pop_mark())  # from here on `append` is that of a different stack
+        arguments = tuple(self.pop_mark())  # from here on, `append` belongs to a different stack
         self.append(self._call(function, arguments))
 
     def _build(self) -> None:
@@ -230,7 +230,7 @@ class RestrictedUnpickler(pickle._Unpickler):
         self.stack[-1].update(map(checked_key, items))
 
     def _frozenset(self) -> None:
-        members = self.pop_mark()  # from here on `append` is that of a different stack
+        members = self.pop_mark()  # from here on, `append` belongs to a different stack
         self.append(frozenset(map(checked_key, members)))
 
     def _bytearray8(self) -> None:
@@ -243,7 +243,7 @@ class RestrictedUnpickler(pickle._Unpickler):
     dispatch: ClassVar[dict[int, Callable[..., None]]] = {
         **pickle._Unpickler.dispatch,
         pickle.REDUCE[0]: _reduce,
-        pickle.NEWOBJ[0]: _reduce,  # in our table a class is a function
+        pickle.NEWOBJ[0]: _reduce,  # our table has functions in place of classes
         pickle.NEWOBJ_EX[0]: _newobj_ex,
         pickle.OBJ[0]: _obj,
         pickle.INST[0]: _inst,
@@ -261,14 +261,15 @@ class RestrictedUnpickler(pickle._Unpickler):
 
 
 class _Rest:
-    """A stream that never asks for more bytes than are left in the file: a length that a file
-    states is memory that is taken before the file turns out to be shorter."""
+    """A stream that never asks for more bytes than the file still has: otherwise a wrong length in
+    the file takes memory before the end of the file is noticed.
+    """
 
     def __init__(self, stream: BinaryIO, left: int) -> None:
         self._stream, self._left = stream, left
 
     def read(self, size: int) -> bytes:
-        """Exactly `size` bytes.
+        """Returns exactly `size` bytes.
 
         Raises:
             EOFError: the file is shorter.
@@ -280,7 +281,7 @@ class _Rest:
         return data
 
     def readline(self) -> bytes:
-        """A line with its end; raises EOFError as `read`."""
+        """Returns a line with its end; raises EOFError like `read`."""
         line = self._stream.readline(self._left)
         self._left -= len(line)
         if not line.endswith(b"\n"):
@@ -292,13 +293,13 @@ def restricted_load(stream: BinaryIO, encoding: str = "latin1") -> Any:
     """Loads one pickle.
 
     Args:
-        stream: that can seek; its rest is the file.
-        encoding: of Python 2's strings; "latin1" also carries its arrays.
+        stream: a stream that can seek; its rest is the file.
+        encoding: encoding of Python 2's strings; "latin1" is also right for its arrays.
 
     Raises:
         ForbiddenGlobal: a global outside the table.
-        NotPlain: what no file of weights holds, such as an array of objects.
-        Exception: of nearly any kind, for a damaged file.
+        NotPlain: content that no file of weights has, such as an array of objects.
+        Exception: nearly any kind, for a damaged file.
     """
     begin = stream.tell()
     left = stream.seek(0, os.SEEK_END) - begin

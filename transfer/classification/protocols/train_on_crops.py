@@ -19,6 +19,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from pretrain.common.distributed import from_main, world_size
 from pretrain.common.errors import InputError
+from pretrain.common.loggers import check_loggers
 from pretrain.common.sync_batchnorm import convert_sync_batchnorm
 from pretrain.data.crops import CropSpec
 from transfer.checkpoints.weights import Weights
@@ -83,6 +84,7 @@ def check_config(cfg: CfgNode) -> None:
     train = cfg.TRAIN
     check_kinds(train.HEAD, train.HEAD_INIT, train.VIT_POOL)
     check_batch(cfg.SOLVER.BATCH_SIZE, world_size())
+    check_loggers(cfg.LOGGER)
     if not 0 <= train.FLIP_PROB <= 1:
         raise InputError(f"TRAIN.FLIP_PROB {train.FLIP_PROB} is not a probability; give 0 to 1")
     if not 0 <= train.GAMMA < float("inf"):
@@ -266,6 +268,9 @@ def _run(
         resume=job.request.resume,
         frozen_state=shared.weights.state,
         data=from_main(None, lambda: train.fingerprint),
+        loggers=(
+            cfg.LOGGER if folder == shared.trial.folder else ""
+        ),  # not the runs to choose a rate
         desc=f"{cfg.PROTOCOL.NAME}, lr {lr:g}",
     )
     return done, hits, trainer.model.names

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import mean
@@ -21,6 +22,7 @@ from torch import Tensor
 from pretrain.common.checkpoint import atomic_write, load_torch_file, previous_of, read_newest
 from pretrain.common.distributed import barrier, gather_objects, is_main, rank, world_size
 from pretrain.common.errors import InputError
+from pretrain.common.loggers import Loggers
 from pretrain.common.logs import progress
 from pretrain.common.stop_signals import asked, deferred, stop
 from pretrain.data.fingerprint import Fingerprint, check_training_data
@@ -64,6 +66,7 @@ def fit(
     resume: bool,
     frozen_state: Mapping[str, Tensor],
     data: Fingerprint | None = None,
+    loggers: str = "",
     desc: str = "training",
 ) -> tuple[Progress, Tensor]:
     """Trains to the last epoch; returns the progress, and the last test (M, H, 2).
@@ -76,6 +79,7 @@ def fit(
         resume: continue from the file, if there is one.
         data: fingerprint of the training images; a file with different data raises an error. None:
             it is not compared.
+        loggers: names of `pretrain.common.loggers` with commas, which get each epoch's row.
         frozen_state: the checkpoint's tensors, which a frozen backbone must still have.
 
     Raises:
@@ -86,7 +90,10 @@ def fit(
     file = state / STATE_FILE
     done = _restore(trainer, file, facts, data) if resume else Progress()
     hits: Tensor | None = None
-    with deferred(), progress(total=epochs, initial=done.epochs, desc=desc, unit="epoch") as bar:
+    shown = Loggers(loggers if is_main() else "", state, done.epochs or -1)
+    with closing(shown), deferred(), progress(
+        total=epochs, initial=done.epochs, desc=desc, unit="epoch"
+    ) as bar:
         for epoch in range(done.epochs, epochs):
             start = time.perf_counter()
 
@@ -104,6 +111,7 @@ def fit(
                 done.views += len(hits)
                 row |= _note_test(trainer.model.names, hits, epoch + 1, done.best)
             done.rows.append(row)
+            shown.write(epoch + 1, {name: value for name, value in row.items() if name != "step"})
             done.seconds += time.perf_counter() - start
             _save(trainer, file, facts, done, data)
             if asked() and epoch + 1 < epochs:  # during the test

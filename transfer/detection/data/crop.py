@@ -1,4 +1,5 @@
-"""Random crops of training images: a rectangle cut out, then resized and flipped as without it.
+"""Random crops of training images: a rectangle is cut out, then resized and flipped like a complete
+image.
 
 Boxes, polygons and pixels become those of the cut image, with the numbers of Detectron2's
 RandomCrop before its ResizeShortestEdge (data/transforms/augmentation_impl.py,
@@ -21,13 +22,13 @@ CROPS = ("relative_range", "relative", "absolute", "absolute_range")
 
 
 class Draws(Protocol):
-    """What numpy's generators draw."""
+    """The draws of numpy's generators."""
 
     def random(self, size: int | None = None) -> np.ndarray:
-        """Uniform numbers in [0, 1)."""
+        """Returns uniform numbers in [0, 1)."""
 
     def integers(self, low: int, high: int) -> int:
-        """A whole number from `low` to below `high`."""
+        """Returns an integer from `low` to below `high`."""
 
 
 @dataclass(frozen=True)
@@ -81,14 +82,14 @@ class CropSpec:
         factors = np.asarray(self.size, dtype=np.float32 if self.kind != "relative" else None)
         if self.kind == "relative_range":
             factors = factors + rng.random(2) * (1 - factors)
-        # Detectron2 cuts nothing out of an image that this rounds to no pixel: it stops.
+        # Detectron2 stops at an image whose crop is rounded to 0 pixels.
         return max(1, int(height * factors[0] + 0.5)), max(1, int(width * factors[1] + 0.5))
 
 
 @dataclass(frozen=True)
 class CroppedGeometry(Geometry):
     """One drawn transform: a cut of (height, width) pixels that begins at (left, top), then a
-    resize and perhaps a flip. Where there are masks, boxes are those of the cut masks."""
+    resize and perhaps a flip. If there are masks, boxes are those of the cut masks."""
 
     left: int
     top: int
@@ -109,7 +110,9 @@ class CroppedGeometry(Geometry):
         return super().points(moved - (self.left, self.top))
 
     def polygons(self, polygons: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Polygons x, y, x, y, ... of one object -> their parts within the cut; none is common."""
+        """Polygons x, y, x, y, ... of one object -> their parts within the cut, which are often
+        none.
+        """
         window = (self.left, self.top, self.width, self.height)
         parts = cut_polygons([np.reshape(polygon, (-1, 2)) for polygon in polygons], *window)
         return [super(CroppedGeometry, self).points(part).reshape(-1) for part in parts]
@@ -121,7 +124,7 @@ class CroppedGeometry(Geometry):
 
 @dataclass(frozen=True)
 class CroppedSpec:
-    """What may be drawn: a crop, then what the cut image is resized to, and flips."""
+    """What may be drawn: a crop, then the size of the cut image, and flips."""
 
     crop: CropSpec
     geometry: GeometrySpec

@@ -1,4 +1,4 @@
-"""Polygons of an object cut to a window, by shapely, as Detectron2's CropTransform cuts them."""
+"""Cuts an object's polygons to a window by shapely, as Detectron2's CropTransform does."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ USE = "INPUT.CROP and TRANSFER.LSJ with MODEL.MASK_ON cut polygons with"
 def cut_polygons(
     polygons: Iterable[np.ndarray], left: int, top: int, width: int, height: int
 ) -> list[np.ndarray]:
-    """Polygons, each float64 (n, 2) -> the parts of them within the window, each (m, 2) and
-    counted from its corner; none is common.
+    """Polygons, each float64 (n, 2) -> their parts within the window, each (m, 2) relative to its
+    corner; there are often none.
 
     Raises InputError if shapely is not installed.
     """
@@ -29,8 +29,8 @@ def cut_polygons(
             continue
         cut = whole.intersection(window)
         for part in getattr(cut, "geoms", [cut]):
-            # A touching corner or edge leaves a point or a line.
+            # If only a corner or an edge touches, a point or a line is left.
             if isinstance(part, geometry.Polygon) and part.is_valid and not part.is_empty:
-                corners = np.asarray(part.exterior.coords)[:-1]  # the last repeats the first
+                corners = np.asarray(part.exterior.coords)[:-1]  # the last point repeats the first
                 parts.append(corners - (left, top))
     return parts

@@ -2,7 +2,7 @@
 
 Boxes, polygons and pixels of an image become those of the cut image, with the numbers of
 Detectron2's RandomFlip, ResizeScale and FixedSizeCrop (data/transforms/augmentation_impl.py) in
-ViTDet's order and without padding. Polygons are cut by shapely, as there.
+ViTDet's order and without padding. Polygons are cut by shapely, as in Detectron2.
 
 Legend: H, W pixels; n objects or points.
 """
@@ -46,7 +46,8 @@ class JitteredGeometry(Geometry):
         return self._scaled(points) - (self.left, self.top)
 
     def polygons(self, polygons: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Polygons x, y, x, y, ... of one object -> their parts within the cut; none is common.
+        """Polygons x, y, x, y, ... of one object -> their parts within the cut, which are often
+        none.
 
         Raises InputError if shapely is not installed.
         """
@@ -73,7 +74,7 @@ class JitteredGeometry(Geometry):
 class JitterSpec:
     """What may be drawn: a factor on the square that the image is fitted into, and the cut's place.
 
-    `scales` are the least and the largest factor, `size` the square's side in pixels.
+    `scales` are the smallest and the largest factor, `size` is the square's side in pixels.
     """
 
     scales: tuple[float, float]
@@ -81,9 +82,8 @@ class JitterSpec:
     flip_probability: float = 0.0
 
     def draw(self, height: int, width: int, rng: Random) -> JitteredGeometry:
-        """Draws the flip, the factor, then the place, three uniform numbers in all.
-
-        With numpy's generator in the same state Detectron2 draws the same.
+        """Draws the flip, the factor, then the place: three uniform numbers. With numpy's generator
+        in the same state, Detectron2 draws the same.
         """
         flip = bool(rng.uniform(0.0, 1.0) < self.flip_probability)
         target = self.size * rng.uniform(*self.scales)

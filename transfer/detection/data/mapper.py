@@ -31,8 +31,8 @@ MIN_SIDE_PX = 1e-5  # boxes with a shorter side are dropped (detection_utils.py)
 class TrainMapper:
     """Draws the geometry of a training image from (seed, position) and applies it.
 
-    `position` counts samples since the start of training, over all processes: what an image looks
-    like depends on nothing else, so a resumed run and any number of workers see the same.
+    `position` counts samples since the start of training, over all processes. The geometry of an
+    image depends on nothing else, so a resumed run and any number of workers get the same images.
     """
 
     geometry: GeometrySpec | JitterSpec | CroppedSpec
@@ -58,7 +58,7 @@ class TrainMapper:
             boxes = np.array([find(mask) for mask in masks], dtype=np.float32).reshape(-1, 4)
         kept = ((boxes[:, 2:] - boxes[:, :2]) > MIN_SIDE_PX).all(axis=1)
         if masks is not None:
-            # An object whose mask vanishes in the resizing is dropped with its box.
+            # An object is dropped with its box if resizing leaves no pixel of its mask.
             kept &= np.array([_is_seen(mask) for mask in masks], dtype=bool)
             masks = [mask for mask, keep in zip(masks, kept) if keep]
         classes = np.array([i.category for i in instances], dtype=np.int64).reshape(-1)
@@ -87,7 +87,7 @@ class InferenceMapper:
         return self._resized(sample, read_sized(sample, self.channel_order))
 
     def item(self, sample: Sample, pixels: np.ndarray) -> dict[str, Any]:
-        """The same of an image that is at hand: uint8 (H, W, 3) RGB."""
+        """Makes the same input from an image in memory: uint8 (H, W, 3) RGB."""
         return self._resized(sample, ordered(pixels, self.channel_order))
 
     def _resized(self, sample: Sample, pixels: np.ndarray) -> dict[str, Any]:
@@ -96,7 +96,7 @@ class InferenceMapper:
 
 
 def read_sized(sample: Sample, channel_order: str) -> np.ndarray:
-    """The image's pixels; InputError if their size is not the annotated one."""
+    """Returns the image's pixels; InputError if their size is not the annotated one."""
     pixels = read_image(sample.file_name, channel_order)
     if pixels.shape[:2] != (sample.height, sample.width):
         raise InputError(
@@ -119,7 +119,9 @@ def _described(sample: Sample, pixels: np.ndarray) -> dict[str, Any]:
 def _keypoints(
     instances: Sequence[Instance], geometry: Geometry, order: tuple[int, ...]
 ) -> np.ndarray:
-    """float64 (n, K, 3) in the new image; those outside it, and not labelled ones, are zeros."""
+    """Returns float64 (n, K, 3) in the new image; keypoints outside it, and unlabelled ones, are
+    zeros.
+    """
     none = (0.0,) * (3 * len(order))
     keypoints = np.array([i.keypoints or none for i in instances], np.float64)
     keypoints = keypoints.reshape(len(instances), len(order), 3)
@@ -141,7 +143,9 @@ def _polygons(instance: Instance, geometry: Geometry, sample: Sample) -> list[np
 
 
 def _bitmask(instance: Instance, geometry: Geometry, sample: Sample) -> np.ndarray:
-    """bool (H, W) in the new image: polygons are moved, then filled; run lengths are resized."""
+    """Returns bool (H, W) in the new image: polygons are moved, then filled; run lengths are
+    resized.
+    """
     from pycocotools import mask as mask_utils
 
     if instance.rle is not None:
@@ -158,7 +162,7 @@ def _is_seen(mask: list[np.ndarray] | np.ndarray) -> bool:
 
 
 def _box_of_polygons(polygons: list[np.ndarray]) -> np.ndarray:
-    """The box (4,) around all corners; zeros without any."""
+    """Returns the box (4,) around all corners; zeros without any."""
     if not polygons:
         return np.zeros(4)
     corners = np.concatenate(polygons).reshape(-1, 2)
@@ -166,7 +170,7 @@ def _box_of_polygons(polygons: list[np.ndarray]) -> np.ndarray:
 
 
 def _box_of_bitmask(mask: np.ndarray) -> np.ndarray:
-    """The box (4,) around the pixels of a mask (H, W), half-open; zeros without any."""
+    """Returns the box (4,) around the pixels of a mask (H, W), half-open; zeros without any."""
     rows, columns = np.nonzero(mask)
     if not len(rows):
         return np.zeros(4)

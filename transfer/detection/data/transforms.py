@@ -1,8 +1,8 @@
 """Geometry of the input pipeline: reading, resizing and flipping an image with its boxes and masks.
 
-What an image file and its annotation hold in original pixels becomes the same in resized pixels,
-with the numbers of Detectron2 (data/detection_utils.py, data/transforms): PIL's bilinear filter on
-uint8, antialiased when it shrinks; coordinates continuous; resize first, then flip.
+It converts an image and its annotation from original to resized pixels, with the numbers of
+Detectron2 (data/detection_utils.py, data/transforms): PIL's bilinear filter on uint8, antialiased
+when it shrinks; coordinates continuous; resize first, then flip.
 
 Legend: H, W pixels; n objects; boxes XYXY.
 """
@@ -23,9 +23,9 @@ Random = np.random.Generator | np.random.RandomState
 
 
 def read_image(path: str, channel_order: str) -> np.ndarray:
-    """The image as uint8 (H, W, 3) in "RGB" or "BGR" order, turned as its EXIF data say.
+    """Returns the image as uint8 (H, W, 3) in "RGB" or "BGR" order, turned as its EXIF data say.
 
-    Pixels are those of PIL, as in Detectron2, but for images of 16 bits: see `decode_image`.
+    Pixels are those of PIL, as in Detectron2, except for images of 16 bits: see `decode_image`.
     Raises InputError, with the path, for a file that is missing, truncated, foreign or refused.
     """
     try:
@@ -36,7 +36,7 @@ def read_image(path: str, channel_order: str) -> np.ndarray:
 
 
 def ordered(pixels: np.ndarray, channel_order: str) -> np.ndarray:
-    """RGB pixels (H, W, 3) in "RGB" or "BGR" order."""
+    """Returns RGB pixels (H, W, 3) in "RGB" or "BGR" order."""
     return pixels[:, :, ::-1] if channel_order == "BGR" else pixels
 
 
@@ -44,8 +44,8 @@ def resized_shape(height: int, width: int, short_edge: int, max_size: int) -> tu
     """(height, width) after scaling the short edge to `short_edge`, the long one to <= `max_size`.
 
     Computed in floating point and rounded half up, as Detectron2's ResizeShortestEdge: for
-    example (375, 500), 800, 1333 -> (800, 1067). `short_edge` 0 leaves the size alone. A side
-    of a very long image keeps at least 1 px, where Detectron2's becomes 0 and ends the run.
+    example (375, 500), 800, 1333 -> (800, 1067). With `short_edge` 0 the size does not change. A
+    side of a very long image keeps at least 1 px; in Detectron2 it becomes 0 and ends the run.
     """
     if short_edge == 0:
         return height, width
@@ -78,7 +78,7 @@ class Geometry:
     new_width: int
     flip: bool
 
-    tightens: ClassVar[bool] = False  # whether boxes are those of the moved masks
+    tightens: ClassVar[bool] = False  # whether boxes are computed from the moved masks
 
     def image(self, pixels: np.ndarray) -> np.ndarray:
         """uint8 (H, W, 3) -> uint8 (new_height, new_width, 3), contiguous."""

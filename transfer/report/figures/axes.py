@@ -6,10 +6,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from transfer.report.figures.svg import number, text
+from transfer.report.figures.svg import number, shorten, text
 
 WIDTH, HEIGHT = 400, 250
 LEFT, RIGHT, TOP, BOTTOM = 50, 14, 30, 40
+MOST_OF_LABEL = 58  # characters of an axis label, which fit in the width of the plot
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ class Frame:
     def draw(self) -> str:
         """Draws grid, tick labels and axis labels; the y axis has its horizontal label above it."""
         bottom, right = HEIGHT - BOTTOM, WIDTH - RIGHT
-        parts = [text(4, 12, self.y.label, css="tick axis")]
+        parts = [text(4, 12, shorten(self.y.label, MOST_OF_LABEL), css="tick axis")]
         for value in self.y.ticks:
             y = self.place(self.x.low, value)[1]
             parts.append(f'<path class="grid" d="M{LEFT} {y:.1f}H{right}"/>')
@@ -102,7 +103,8 @@ class Frame:
             x = self.place(value, self.y.low)[0]
             parts.append(f'<path class="grid" d="M{x:.1f} {bottom}v4"/>')
             parts.append(text(x, bottom + 16, number(value), "middle"))
-        parts.append(text((LEFT + right) / 2, HEIGHT - 6, self.x.label, "middle", "tick axis"))
+        below = shorten(self.x.label, MOST_OF_LABEL)
+        parts.append(text((LEFT + right) / 2, HEIGHT - 6, below, "middle", "tick axis"))
         return "".join(parts)
 
 

@@ -62,7 +62,7 @@ class TaskRanks:
     @property
     def label(self) -> str:
         """The protocol with the metric."""
-        return f"{self.protocol.label}: {self.metric}"
+        return f"{self.protocol.short}: {self.metric}"
 
     def places(self) -> list[tuple[int, int]]:
         """Returns the best and the worst place of each row that the resolved pairs allow.
@@ -196,10 +196,10 @@ def _task(results: Results, protocol: Protocol, notes: list[str]) -> TaskRanks |
     having = [(row, cell) for row, cell in column if metric in cell.samples]
     lacking = [row.label for row, cell in column if metric not in cell.samples]
     if lacking:
-        notes.append(f"{protocol.label}: no {metric} of {some_of(lacking)}: not ranked there")
+        notes.append(f"{protocol.short}: no {metric} of {some_of(lacking)}: not ranked there")
     if len(having) < 2:
         only = ", ".join(row.label for row, _ in having)
-        notes.append(f"{protocol.label}: one checkpoint only ({only}): not a task here")
+        notes.append(f"{protocol.short}: one checkpoint only ({only}): not a task here")
         return None
     having.sort(key=lambda found: -found[1].summaries[metric].mean)
     certain = protocol.task in DETERMINISTIC_TASKS
@@ -227,7 +227,7 @@ def _note_unknown(
             words.append(f"{row.label} ({covers or 'nothing'})")
     if words:
         notes.append(
-            f"{protocol.label}: the uncertainty of these rows is only partly known, so their ranks "
+            f"{protocol.short}: the uncertainty of these rows is only partly known, so their ranks "
             f"look more certain than they are: {some_of(words)}"
         )
 

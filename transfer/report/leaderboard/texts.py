@@ -7,11 +7,17 @@ import io
 import math
 from collections.abc import Sequence
 
-from transfer.report.csv_and_latex import no_formula, tabular
+from transfer.report.csv_and_latex import below_each_other, narrow_tables, no_formula
 from transfer.report.leaderboard.board import DRAWS, SEED, Leaderboard, TaskRanks
 from transfer.report.leaderboard.correlations import LEAST_ROWS, Correlation
 from transfer.report.leaderboard.wide import WideTable, to_latex, to_markdown
-from transfer.report.markdown_and_terminal import Table, aligned, escape_markdown, markdown_table
+from transfer.report.markdown_and_terminal import (
+    Table,
+    aligned,
+    describe_protocol,
+    escape_markdown,
+    markdown_table,
+)
 from transfer.report.numbers_as_text import BEST, costs, format_seconds, some_of
 from transfer.report.rows_columns_cells import Checkpoint
 from transfer.results.letters import MOST_ROWS as MOST_LETTERED
@@ -181,16 +187,19 @@ def leaderboard_markdown(
 
 def leaderboard_latex(board: Leaderboard, found: Sequence[Correlation], wide: WideTable) -> str:
     """Returns leaderboard.tex: the wide table first, then the others."""
-    parts = ["% needs \\usepackage{booktabs}", _comment(WORDS_ON_WIDE), to_latex(wide)]
+    parts = ["% needs \\usepackage{booktabs}", _comment(WORDS_ON_WIDE)]
+    parts += [
+        _comment(f"{protocol.short}: {describe_protocol(protocol)}") for protocol, _ in wide.groups
+    ]
+    parts += to_latex(wide)
     if board.overall:
-        parts += [_comment(words_on_ranks(board)), _table(overall_rows(board), 2)]
-    parts += [_comment(WORDS_ON_GROUPS), _table(group_rows(board), 1)]
-    parts += [_comment(WORDS_ON_WINS), _table(win_rows(board), 1)]
+        parts += [_comment(words_on_ranks(board)), *narrow_tables(overall_rows(board), 2)]
+    parts += [_comment(WORDS_ON_GROUPS), *narrow_tables(_turned(group_rows(board)), 1)]
+    parts += [_comment(WORDS_ON_WINS), *narrow_tables(win_rows(board), 1)]
     if found:
-        parts += [_comment(WORDS_ON_CORRELATIONS), _table(correlation_rows(found), 2)]
+        parts += [_comment(WORDS_ON_CORRELATIONS), *narrow_tables(correlation_rows(found), 2)]
     parts += [_comment(f"note: {note}") for note in board.notes]
-    # An empty line after each table puts the tables below each other
-    return "\n".join(part if part.startswith("%") else f"{part}\n" for part in parts) + "\n"
+    return below_each_other(parts)
 
 
 def leaderboard_csv(board: Leaderboard) -> str:
@@ -249,9 +258,12 @@ def _ends(ends: tuple[float, float]) -> str:
     return f"[{ends[0]:+.2f}, {ends[1]:+.2f}]" if math.isfinite(ends[0]) else "–"
 
 
+def _turned(table: Table) -> Table:
+    """Returns the table with a line for each column: tasks have long names, checkpoints short."""
+    header, rows = table
+    lines = [list(line) for line in zip(header, *rows)]
+    return ["task", *lines[0][1:]], lines[1:]
+
+
 def _comment(text: str) -> str:
     return "% " + " ".join(text.replace("★", "star").replace("±", "+-").split())
-
-
-def _table(table: Table, left: int) -> str:
-    return tabular(table[0], [table[1]], left)

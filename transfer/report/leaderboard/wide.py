@@ -7,16 +7,19 @@ that no other row of the column beats beyond chance, by the same rule as in the 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from textwrap import wrap
 
-from transfer.report.csv_and_latex import escape_latex
+from transfer.report.csv_and_latex import MOST_COLUMNS, escape_latex
 from transfer.report.markdown_and_terminal import escape_markdown
 from transfer.report.numbers_as_text import BEST, CUT, format_summary
-from transfer.report.page.blocks import grouped
+from transfer.report.page.blocks import grouped, split_columns
 from transfer.report.rows_columns_cells import Checkpoint, Protocol, Results
 from transfer.results.all_pairs import best_of
 from transfer.results.group import DETERMINISTIC_TASKS, LEAST_TRIALS
 from transfer.results.metrics import ORDER
 from transfer.results.statistics import ROUNDING
+
+MOST_OF_LINE = 14  # characters above a column of a LaTeX table
 
 
 @dataclass(frozen=True)
@@ -91,11 +94,24 @@ def to_markdown(table: WideTable) -> str:
     return "\n".join(f"| {line} |" for line in lines)
 
 
-def to_latex(table: WideTable) -> str:
-    """Returns a booktabs table with the protocols above their metrics."""
+def to_latex(table: WideTable) -> list[str]:
+    """Returns booktabs tables with the protocols above their metrics, none divided in two."""
+    found, start = [], 0
+    for columns in split_columns(table.columns, MOST_COLUMNS):
+        end = start + len(columns)
+        rows = [(row, cells[start:end]) for row, cells in table.rows]
+        found.append(_latex_table(WideTable(columns, rows)))
+        start = end
+    return found
+
+
+def _latex_table(table: WideTable) -> str:
     heads, rules, start = [""], [], 2
     for protocol, count in table.groups:
-        heads.append(f"\\multicolumn{{{count}}}{{c}}{{{escape_latex(protocol.label)}}}")
+        lines = wrap(protocol.short, MOST_OF_LINE * count, break_long_words=False)
+        # LaTeX would read a [ at the start of a line as the length of the line break before it
+        stack = " \\\\ ".join("{}" + escape_latex(line) for line in lines)
+        heads.append(f"\\multicolumn{{{count}}}{{c}}{{\\shortstack{{{stack}}}}}")
         rules.append(f"\\cmidrule(lr){{{start}-{start + count - 1}}}")
         start += count
     short = [

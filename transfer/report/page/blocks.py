@@ -69,13 +69,13 @@ def column_blocks(results: Results) -> list[Block]:
         return [Block(columns, costs)]
     images = [column for column in columns if column[0].task not in DETECTION_TASKS]
     boxes = [column for column in columns if column[0].task in DETECTION_TASKS]
-    blocks = [Block(part) for members in (images, boxes) for part in _split(members, first)]
+    blocks = [Block(part) for members in (images, boxes) for part in split_columns(members, first)]
     if blocks[-1].width + len(costs) <= MOST_COLUMNS:
         return [*blocks[:-1], Block(blocks[-1].columns, costs)]
     return [*blocks, Block([], costs)]
 
 
-def _split(columns: Sequence[Column], most: int) -> list[list[Column]]:
+def split_columns(columns: Sequence[Column], most: int) -> list[list[Column]]:
     """Returns parts of about equal numbers of columns, at most `most`; no protocol is divided."""
     groups = [
         [column for column in columns if column[0].key == key]

@@ -60,7 +60,7 @@ def overview(results: Results) -> Group:
             ends = (summary.low, summary.high)
             words = f"{format_summary(summary, count=False)} n={summary.n}"
             bars.append(Bar(row.label, series, summary.mean, *ends, words))
-        title = f"{protocol.label}: {metric} (percent)"
+        title = f"{protocol.short}: {metric} (percent)"
         charts.append(Chart(title, Markup(bar_chart(bars, title))))
     return Group(
         "overview",
@@ -81,7 +81,7 @@ def by_size(results: Results) -> Group:
                 rows.append(Dots(words, [(row.label, s, value.mean) for s, row, value in found]))
                 drawn += [row for _, row, _ in found]
         if rows:
-            title = f"{protocol.label}: {kind}/AP by size of the object (percent)"
+            title = f"{protocol.short}: {kind}/AP by size of the object (percent)"
             charts.append(Chart(title, Markup(dot_chart(rows, title))))
     return Group(
         "sizes",
@@ -106,8 +106,8 @@ def linear_against_detection(results: Results) -> Group:
             if s in ones
         ]
         if len(points) > 1:
-            title = f"{p1.label} {m1} against {p2.label} {m2}"
-            svg = scatter_chart(points, title, f"{p1.label}: {m1}", f"{p2.label}: {m2}")
+            title = f"{p1.short} {m1} against {p2.short} {m2}"
+            svg = scatter_chart(points, title, f"{p1.short}: {m1}", f"{p2.short}: {m2}")
             charts.append(Chart(title, Markup(svg)))
             unnamed |= _without_names(points)
     cut = f" The first {MAX_SCATTERS} of {len(charts)} pairs of columns."
@@ -138,9 +138,9 @@ def cost_against_quality(results: Results) -> Group:
                     for series, row, value in found
                     if series in costs
                 ]
-                title = f"{protocol.label}: {metric} against {label}"
+                title = f"{protocol.short}: {metric} against {label}"
                 svg = scatter_chart(
-                    points, title, label, f"{protocol.label}: {metric}", from_zero=True
+                    points, title, label, f"{protocol.short}: {metric}", from_zero=True
                 )
                 charts.append(Chart(title, Markup(svg)))
                 unnamed |= _without_names(points)

@@ -42,7 +42,7 @@ def by_class(results: Results, artifacts: Artifacts) -> Group:
             ]
             rows.append(Dots(readable.get(name, name), labels))
         cut = f", the {len(shown)} of {len(names)} classes that differ most"
-        title = f"{protocol.label}: {metric} by class{cut if len(shown) < len(names) else ''}"
+        title = f"{protocol.short}: {metric} by class{cut if len(shown) < len(names) else ''}"
         charts.append(Chart(title, Markup(dot_chart(rows, title))))
         drawn.update(values)
     return Group(
@@ -76,7 +76,7 @@ def class_differences(results: Results, artifacts: Artifacts) -> dict[str, list[
             largest = sorted(rows, key=lambda row: -abs(row[1]))[:MOST_DIFFERENCES]
             shown = sorted(largest, key=lambda row: (-row[1], row[0]))
             cut = f", the {len(shown)} largest of {len(rows)}" if len(shown) < len(rows) else ""
-            title = f"{protocol.label}: difference in {metric} by class{cut}"
+            title = f"{protocol.short}: difference in {metric} by class{cut}"
             title += " (means over trials, not tested)"
             tables.setdefault(f"{one}-{two}", []).append({"title": title, "rows": shown})
     return tables

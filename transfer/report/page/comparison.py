@@ -45,7 +45,7 @@ def pair_data(results: Results) -> dict[str, Any]:
                 pairs.setdefault(f"{one}-{two}", []).append(found)
             columns.append(
                 {
-                    "protocol": protocol.label,
+                    "protocol": protocol.short,
                     "metric": metric,
                     "headline": (protocol.key, metric) in headlines,
                     "texts": [

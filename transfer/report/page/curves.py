@@ -39,7 +39,7 @@ def learning_curves(results: Results, artifacts: Artifacts) -> list[Group]:
     ]
     for protocol in results.protocols:
         members = _members(results, protocol, artifacts, "curves", _rows)
-        groups.append(_curve_group(f"Learning curves: {protocol.label}", members, artifacts.notes))
+        groups.append(_curve_group(f"Learning curves: {protocol.short}", members, artifacts.notes))
     found = [group for group in groups if group.charts]
     missing = "No record has learning curves: kNN and SVM have none."
     return found or [Group("curves", "Learning curves", "", [], missing=missing)]
@@ -59,7 +59,7 @@ def precision_recall(results: Results, artifacts: Artifacts) -> Group:
             lines = [
                 over_trials(row.label, series, metric, trials) for series, row, trials in members
             ]
-            title = f"{protocol.label}: {metric}"
+            title = f"{protocol.short}: {metric}"
             if has_curve(lines):
                 words = f"{title}, precision against recall"
                 svg = line_chart(lines, words, "recall", "precision", most=1.0)
@@ -87,7 +87,7 @@ def spectra(results: Results, artifacts: Artifacts) -> Group:
         if not has_curve(lines) or shown in seen:  # kNN and a linear probe on the same features
             continue
         seen.add(shown)
-        title = f"{protocol.label}: spectrum of the features of {protocol.dataset}"
+        title = f"{protocol.short}: spectrum of the features of {protocol.dataset}"
         labels = ("dimension", "share of the largest")
         svg = line_chart(lines, title, *labels, log_x=True, log_y=True)
         charts.append(Chart(title, Markup(svg)))

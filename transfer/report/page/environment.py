@@ -47,13 +47,14 @@ def environment() -> Environment:
 
 
 def _head(label: str) -> str:
-    """Returns a column's label, in the middle cut to `MOST_OF_HEAD` characters.
+    """Returns a column's label, in the middle cut to `MOST_OF_HEAD` characters, between words.
 
-    Overrides make labels long, and the ends distinguish them; the full text is below the table.
+    The ends distinguish labels; the full text is below the table.
     """
     if len(label) <= MOST_OF_HEAD:
         return label
-    return f"{label[: MOST_OF_HEAD // 2]} … {label[-MOST_OF_HEAD // 3 :]}"
+    begin, end = label[: MOST_OF_HEAD // 2], label[-MOST_OF_HEAD // 3 :]
+    return f"{begin.rpartition(' ')[0] or begin} … {end.partition(' ')[2] or end}"
 
 
 def _breakable(name: str, length: int = 8) -> Markup:

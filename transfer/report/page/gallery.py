@@ -103,7 +103,7 @@ def _gallery(
         which = artifacts.trial(cell, "gallery")
         several = f"trial {which}, one of {len(cell.files)}"
         trials[series] = several if len(cell.files) > 1 else "its only trial"
-    return Gallery(number, protocol.label, names, sheet, size, panels, orders, trials)
+    return Gallery(number, protocol.short, names, sheet, size, panels, orders, trials)
 
 
 def _order(one: list[dict[str, Any]], two: list[dict[str, Any]]) -> list[list[float]]:

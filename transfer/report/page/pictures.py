@@ -59,7 +59,7 @@ def _find(results: Results, kind: str, artifacts: Artifacts) -> list[tuple[str, 
             if kind == "detections" and artifacts.path(cell, "gallery_sheet"):
                 continue  # more images are shown side by side
             path = artifacts.path(cell, kind)
-            place = f", {protocol.label}" if kind == "detections" else ""
+            place = f", {protocol.short}" if kind == "detections" else ""
             if path:
                 found.setdefault(checkpoint.label + place, path)
     return [(kind, label, path) for label, path in found.items()]

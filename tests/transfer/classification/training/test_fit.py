@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from pretrain.common.errors import InputError
+from pretrain.common.loggers import LOGGERS, Run, TensorBoardLogger
 from pretrain.common.stop_signals import Stopped, heard
 from pretrain.data.fingerprint import Fingerprint
 from transfer.checkpoints.read import read_weights
@@ -127,6 +128,29 @@ def test_without_resume_it_starts_again_and_another_run_is_refused(
     (tmp_path / "training.prev.pth").write_bytes(b"torn")
     with pytest.raises(InputError, match="not a readable checkpoint"):
         run(make(LARC, 3.0), tmp_path, folder, resume=True)
+
+
+def test_loggers_get_a_row_for_each_epoch(
+    make: Callable, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown: list[tuple[int, dict[str, float]]] = []
+    begun: list[int] = []
+
+    class Listed(TensorBoardLogger):
+        def __init__(self, run: Run) -> None:
+            begun.append(run.resume_step)
+            super().__init__(run)
+
+        def write(self, step: int, values: Mapping[str, float]) -> None:
+            shown.append((step, dict(values)))
+            super().write(step, values)
+
+    monkeypatch.setitem(LOGGERS, "tensorboard", (Listed, "tensorboard", "tensorboard"))
+    first, _ = run(make(LARC, 3.0), tmp_path, folder, epochs=2, loggers="tensorboard")
+    whole, _ = run(make(LARC, 3.0), tmp_path, folder, resume=True, loggers="tensorboard")
+    assert begun == [-1, 2] and [step for step, _ in shown] == [1, 2, 3, 4]
+    assert [{"step": step, **values} for step, values in shown] == whole.rows
+    assert len(list(tmp_path.glob("events.out.tfevents*"))) == 2 and first.rows == whole.rows[:2]
 
 
 def test_best_epoch_is_the_first_of_the_highest(

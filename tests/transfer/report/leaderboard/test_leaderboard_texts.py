@@ -91,12 +91,30 @@ def test_wide_table_marks_the_best(runs: Path) -> None:
             assert cell.bold == (row.label == "mscn_r50") == (cell.marks == "★")
     (line,) = [line for line in to_markdown(table).splitlines() if line.startswith("| mscn")]
     assert re.fullmatch(r"\| mscn_r50 (\| \*\*\d\d\.\d ± \d\.\d\*\*★ ){4}\|", line)
-    latex = to_latex(table)
+    (latex,) = to_latex(table)
     assert re.search(
         r"\{\}mscn\\_r50( & \\textbf\{\d\d\.\d\} \$\\pm\$ \d\.\d\$\^\\star\$){4}", latex
     )
-    assert " & \\multicolumn{1}{c}{lin} & \\multicolumn{3}{c}{voc\\_mscn} \\\\" in latex
+    stacks = (
+        "\\multicolumn{1}{c}{\\shortstack{{}lin}} & \\multicolumn{3}{c}{\\shortstack{{}voc\\_mscn}}"
+    )
+    assert f" & {stacks} \\\\" in latex
     assert "checkpoint & top1 & AP & AP50 & AP75" in latex
+
+
+def test_latex_tables_are_as_wide_as_a_page(tmp_path: Path, write_run: Writer) -> None:
+    """Seven tasks and seven checkpoints: no table has more than six columns of numbers."""
+    for task in range(7):
+        for row in range(7):
+            options = {"protocol": f"task_{task}", "pictures": False}
+            write_run(f"row_{row}", "linear", {"top1": 50.0 + row}, **options)
+    write_report([tmp_path / "runs"], tmp_path, leaderboard=True)
+    latex = (tmp_path / "leaderboard.tex").read_text()
+    widths = [len(columns) for columns in re.findall(r"tabular\}\{(.*)\}", latex)]
+    assert widths == [5, 4, 2 + 6, 2 + 6, 7, 2, 7, 2, 2 + 5]
+    for number in range(7):
+        heads = f"\\shortstack{{{{}}task\\_{number}}}", f"{{}}task\\_{number}: top1 & "
+        assert all(text in latex for text in heads) and f"% task_{number}: data set" in latex
 
 
 def test_nothing_is_written_if_it_cannot_be(tmp_path: Path, write_run: Writer) -> None:
