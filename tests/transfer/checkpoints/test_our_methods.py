@@ -12,6 +12,7 @@ from fvcore.common.config import CfgNode
 from pretrain.common.config import load_config
 from pretrain.common.errors import InputError
 from pretrain.defaults import get_defaults
+from pretrain.methods.all_methods import METHODS
 from pretrain.methods.build import build_method
 from transfer.checkpoints.build import build_frozen_backbone
 from transfer.checkpoints.convert import check, write_proven
@@ -30,11 +31,19 @@ EXPECTED_DROPS = {
     "supervised": {"classifier"},
     "mscn": {"projector"},
     "mscn_moco_v2": {"projector", "momentum copy", "queue"},
+    "msn": {"anchor network", "momentum copy", "prototypes"},
+    "mae": {"decoder"},
 }
+VITS = [name for name, needs in METHODS.items() if needs.vit]
 
 
 def config(name: str, *overrides: str) -> CfgNode:
-    return load_config(f"{name}_r18_tiny100.yaml", get_defaults(), overrides)
+    kind = "vitt" if name in VITS else "r18"
+    return load_config(f"{name}_{kind}_tiny100.yaml", get_defaults(), overrides)
+
+
+def test_no_method_is_missing() -> None:
+    assert METHODS.keys() <= EXPECTED_DROPS.keys()
 
 
 @pytest.mark.parametrize("name", EXPECTED_DROPS)
@@ -42,10 +51,10 @@ def test_the_trunk_is_read_and_every_key_explained(
     name: str, tmp_path: Path, builders: ModuleType
 ) -> None:
     torch.manual_seed(0)
-    method = build_method(config(name, *SMALL), num_classes=10)
-    path = builders.mscn(
-        tmp_path / "checkpoint.pth", {}, "tiny_resnet", model=method.state_dict(), method=name
-    )
+    cfg = config(name, *(() if name in VITS else SMALL))
+    method = build_method(cfg, num_classes=10)
+    backbone, model = cfg.BACKBONE.NAME, method.state_dict()
+    path = builders.mscn(tmp_path / "checkpoint.pth", {}, backbone, model=model, method=name)
     reading = read(str(path))
     trunk = method.trunk.state_dict()
     assert reading.weights.state.keys() == trunk.keys()
