@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from transfer.datasets.samples import DetectionSet
+from transfer.detection.evaluation.lvis_library import import_lvis
 from transfer.detection.evaluation.predictions import Predictions, encode_masks
 
 SIDE = 200  # px; triangles in boxes of 12 to 160 px are small, medium and large
@@ -97,3 +99,9 @@ def noisy(
         rles = encode_masks(masks)
         found.append(Predictions(sample.image_id, boxes.astype(np.float32), scores, classes, rles))
     return found
+
+
+def lend_lvis() -> None:
+    """Lets Detectron2 import the package `lvis` as it can be used here; see `import_lvis`."""
+    library = import_lvis()
+    setattr(sys.modules["lvis"], "LVIS", getattr(library, "LVIS"))

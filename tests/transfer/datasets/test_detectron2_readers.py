@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.transfer.lvis_files import lvis_content, write_lvis
+from tests.transfer.lvis_files import lend_lvis, lvis_content, write_lvis
 from transfer.datasets.registry import open_sets
 from transfer.detection.data.mapper import TrainMapper
 from transfer.detection.data.transforms import GeometrySpec
-from transfer.detection.evaluation.lvis_library import import_lvis
 
 pytest.importorskip("detectron2.data", reason="detectron2 is not installed")
 from transfer.detection.detectron2_plugin import to_dict  # noqa: E402
@@ -108,13 +106,11 @@ def test_lvis(root: Path) -> None:
         pytest.skip("lvis is not installed")
     from detectron2.data.datasets import load_lvis_json
 
-    import_lvis()
-    sys.modules["lvis"].LVIS = sys.modules["lvis.lvis"].LVIS
+    lend_lvis()
     write_lvis(root, "train", lvis_content("train", 8))
     ours = open_sets(["lvis_v1_train"])
-    theirs = load_lvis_json(
-        str(root / "lvis/lvis_v1_train.json"), f"{root}/coco/"
-    )  # it joins the two as text
+    images = f"{root}/coco/"  # Detectron2 appends the image's name as text
+    theirs = load_lvis_json(str(root / "lvis/lvis_v1_train.json"), images)
     assert len(theirs) == len(ours.samples) == 8
     for entry, sample in zip(theirs, ours.samples):
         for key in ("file_name", "image_id", "height", "width"):

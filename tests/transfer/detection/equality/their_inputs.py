@@ -44,7 +44,6 @@ from transfer.datasets.registry import open_sets
 from transfer.detection.detectron2_plugin import register  # on import: adds the node TRANSFER
 from transfer.detection.detectron2_recipe import jitter_mapper
 from transfer.detection.evaluation.lvis import NAMES as LVIS_NAMES
-from transfer.detection.evaluation.lvis_library import import_lvis
 
 SCRIPTS = "cityscapesscripts"
 
@@ -325,8 +324,7 @@ def lvis_metrics(folder: Path) -> dict[str, np.ndarray]:
     dataset = open_sets([lvis_files.write_lvis(folder, "val", lvis_files.lvis_content("val", 14))])
     name = f"equality_lvis_{folder}"
     register(name, dataset)
-    import_lvis()  # with the name of NumPy's that it needs, and without its drawings
-    sys.modules["lvis"].LVIS = sys.modules["lvis.lvis"].LVIS
+    lvis_files.lend_lvis()
     evaluator = LVISEvaluator(name, distributed=False)
     evaluator.reset()
     for sample, found in zip(dataset.samples, lvis_files.noisy(dataset, 0)):
