@@ -26,7 +26,7 @@ been run with the config, on one or two CPU cores:
   a config with the same kind of network, file format and scores, on few small images.
 - **read in format only**: the data is not at hand. The named test reads generated files in its
   official layout. If the config was run on more than that, the text says so.
-- **no run is recorded**: none of these. The tests build everything that the config describes.
+- **no run is recorded**: none of these.
 
 "Not reproduced" means that we have not run a config at its full size.
 

@@ -1,4 +1,4 @@
-"""The digits in LVIS's and Cityscapes' layout: small configs read them, and errors name the remedy."""
+"""The digits in LVIS's and Cityscapes' layout: their configs read them; errors name the remedy."""
 
 from __future__ import annotations
 
