@@ -22,6 +22,13 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     ):
         names = ("TRAIN", "VAL", "TEST")
         parser.add_argument(option, type=int, nargs=3, metavar=names, help=help_)
+    parser.add_argument(
+        "--layouts",
+        nargs="+",
+        choices=("lvis", "cityscapes"),
+        default=(),
+        help="also write the scenes as LVIS or Cityscapes does, for digits_lvis.yaml and the like",
+    )
     return parser.parse_args(argv)
 
 
@@ -35,6 +42,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         seed=args.seed,
         classification=args.classification or CLASSIFICATION_COUNTS,
         scenes=args.scenes or SCENE_COUNTS,
+        layouts=args.layouts,
     )
     state = "wrote the digits to" if written else "nothing to do: the same digits are in"
     print(f"{state} {args.output}; use them with DETECTRON2_DATASETS={args.output}")

@@ -66,12 +66,13 @@ def parse_header(text: str) -> Header:
         parts.setdefault(kind, []).append(f"{said}: {value}" if said else value)
     title, measured = _measured(plain[: places[0].start()] if places else plain)
     joined = {kind: "; ".join(values) for kind, values in parts.items()}
+    published, beside = _measured(joined.get("published", ""))
     return Header(
         title=title.strip(" ."),
         source=joined.get("source", ""),
         hardware=joined.get("hardware", ""),
-        published=joined.get("published", ""),
-        own=measured or _measured(joined.get("cost", ""))[1],
+        published=published,
+        own=measured or beside or _measured(joined.get("cost", ""))[1],
         not_run=found.group(1).strip() if found else "",
         pages=tuple(re.findall(r"docs/results/(\w+)\.md", text)),
     )
@@ -86,6 +87,6 @@ def _kind(label: str) -> tuple[str, str]:
 
 
 def _measured(text: str) -> tuple[str, str]:
-    """A text before and from "measured from ..." on."""
-    match = re.search(r"[;,. ]*\b([Mm]easured from .*)$", text)
+    """A text before and from "measured from ..." or "Random weights, seed 0, one run: ..." on."""
+    match = re.search(r"[;,. ]*\b([Mm]easured from .*|Random weights\b[^.:]*, one run: .*)$", text)
     return (text[: match.start()], match.group(1).strip(" .")) if match else (text, "")

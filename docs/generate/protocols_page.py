@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Mapping, Sequence
-from functools import cache
+from collections.abc import Sequence
 from pathlib import Path
 
 from docs.generate.config_headers import Header, read_header
 from docs.generate.markdown_table import NOTICE, code, prose, table
+from docs.generate.protocol_state import CONFIGS, state_of
 
-ROOT = Path(__file__).resolve().parents[2]
-CONFIGS, RESULTS = ROOT / "configs", ROOT / "docs" / "results"
 INTRODUCTION = """# Protocols and recipes
 
 This page lists every config of this repository. The texts are the comments at the top of the files.
@@ -20,9 +17,18 @@ A **protocol** is a task, a data set and all settings that change its numbers; a
 only results of one protocol. To use a config, give its name to `--config`; the file is found below
 `configs/`.
 
-**Published** numbers are those of other authors, with their source. **Run by us** says what we have
-measured with the config. "Not reproduced" means that we have not run it at its full size; the code
-was tested on small data with the same layout.
+**Published** numbers are those of other authors, with their source. The **state** says what has
+been run with the config, on one or two CPU cores:
+
+- **run here**: as it is, on the data that it names. The linked page has the results, or the number
+  is given.
+- **run here small**: only on other, small data, which is named, or as a small twin, which is named:
+  a config with the same kind of network, file format and scores, on few small images.
+- **read in format only**: the data is not at hand. The named test reads generated files in its
+  official layout. If the config was run on more than that, the text says so.
+- **no run is recorded**: none of these.
+
+"Not reproduced" means that we have not run a config at its full size.
 
 """
 SECTIONS: tuple[tuple[str, str, str], ...] = (
@@ -34,7 +40,7 @@ SECTIONS: tuple[tuple[str, str, str], ...] = (
     ("What masking is worth", "pretrain/masking/*.yaml", "`tools/train_ssl.py`"),
     ("Suites", "suites/*.yaml", "`tools/run_suite.py`"),
 )
-HEADS = ("config", "task, source, hardware", "published", "run by us")
+HEADS = ("config", "task, source, hardware", "published", "state")
 OURS = re.compile(r"[;,]? ?(?:ours in )?docs/results/\w+\.md")
 
 
@@ -53,29 +59,10 @@ def _row(path: Path) -> Sequence[str]:
     what += [f"*Source:* {prose(header.source)}"] if header.source else []
     what += [f"*Hardware:* {prose(header.hardware)}"] if header.hardware else []
     published = prose(OURS.sub("", header.published)) or "not stated"
-    return code(path.stem), "<br>".join(what), published, _run(path, header)
+    return code(path.stem), "<br>".join(what), published, _state(path, header)
 
 
-def _run(path: Path, header: Header) -> str:
-    """What we measured, with the pages on it; else that we did not."""
-    kept = {name for name, protocols in protocols_of_pages().items() if path.stem in protocols}
-    links = [f"[{name}](results/{name}.md)" for name in sorted({*header.pages, *kept})]
+def _state(path: Path, header: Header) -> str:
+    """The state, and what the header says of our runs."""
     said = " ".join(filter(None, (header.own, header.not_run)))
-    return "; ".join(filter(None, (prose(said), ", ".join(links)))) or "not stated"
-
-
-@cache
-def protocols_of_pages() -> Mapping[str, frozenset[str]]:
-    """Page of docs/results -> names of the protocols whose records are kept in a folder that the
-    page links to."""
-    kept: dict[str, set[str]] = {}
-    for file in RESULTS.rglob("record.json"):
-        folder = file.relative_to(RESULTS).parts[0]
-        protocol = json.loads(file.read_text(encoding="utf-8"))["protocol"]
-        kept.setdefault(folder, set()).add(protocol["name"])
-    found = {}
-    for page in RESULTS.glob("*.md"):
-        text = page.read_text(encoding="utf-8")
-        here = [names for folder, names in kept.items() if re.search(rf"\b{folder}/", text)]
-        found[page.stem] = frozenset().union(*here)
-    return found
+    return "; ".join(filter(None, (str(state_of(path, header)), prose(said))))

@@ -19,7 +19,7 @@ from PIL import Image
 from pretrain.common.errors import InputError
 from pretrain.common.findings import SHOWN, Findings
 from pretrain.data.file_list import FileList
-from pretrain.data.root import root_hint
+from pretrain.data.root import missing
 
 # If several files have the same name, the earlier suffix is chosen (VOC's lists have no suffix)
 IMAGE_SUFFIXES = (
@@ -62,10 +62,8 @@ def scan_folder(folder: Path) -> FileList:
     """
     layout = f"expected {folder}/CLASS/IMAGE.jpg (class folders) or {folder}/IMAGE.jpg (flat)"
     if not folder.is_dir():
-        raise InputError(
-            f"image folder {folder} does not exist; {layout}; folder:FOLDER:SPLIT means "
-            f"FOLDER/SPLIT, and folder:FOLDER means the folder itself{root_hint(folder)}"
-        )
+        remedy = f"{layout}; folder:FOLDER:SPLIT means FOLDER/SPLIT, and folder:FOLDER means the "
+        raise missing(folder, remedy + "folder itself", "image folder ")
     walk = _Walk(folder)
     flat, by_class = walk.read()
     full = {name: part for name, part in by_class.items() if part.images}

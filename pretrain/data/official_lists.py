@@ -17,7 +17,7 @@ from pretrain.common.errors import InputError
 from pretrain.common.logs import progress
 from pretrain.common.printable import shown
 from pretrain.data.file_list import FileList
-from pretrain.data.root import root_hint
+from pretrain.data.root import missing
 
 QUIET_SECONDS = 2.0  # a shorter check shows no progress bar
 # The official numbers of images, and of classes. Places205: Zhou et al., NIPS 2014 (100 validation
@@ -84,7 +84,7 @@ def first_existing(folder: Path, places: Sequence[str], layout: str) -> Path:
     for place in places:
         if (folder / place).exists():
             return folder / place
-    raise InputError(f"{folder / places[0]} does not exist; expected {layout}{root_hint(folder)}")
+    raise missing(folder / places[0], f"expected {layout}")
 
 
 def listed_files(

@@ -25,6 +25,7 @@ from pretrain.common.lookup import find
 from pretrain.data.file_list import FileList
 from pretrain.data.folders import is_hidden, scan_folder
 from pretrain.data.official_lists import first_existing
+from pretrain.data.root import missing
 
 # Corruption -> (the archive that holds it, the error of AlexNet in percent, the mean over the five
 # severities). ImageNet-C's authors divide by the latter; google-research/augmix, imagenet.py, has
@@ -114,7 +115,7 @@ def read_own_corrupted(root: Path, folder: str) -> FileList:
     path = root / Path(folder).expanduser()
     layout = f"expected {path}/CORRUPTION/SEVERITY/CLASS/*.jpg"
     if not path.is_dir():
-        raise InputError(f"{path} does not exist; {layout}")
+        raise missing(path, layout)
     found = {name: (path / name, tuple(_folders(path / name))) for name in _folders(path)}
     if not found:
         raise InputError(f"{path} has no folders; {layout}")

@@ -33,18 +33,28 @@ def check_present(needed: Iterable[Path], expected: Callable[[], str]) -> None:
     """
     for path in needed:
         if not path.exists():
-            there = names_in(path.parent, (path.suffix,))
-            near = printable(near_matches(path.stem, [Path(name).stem for name in there]))
-            raise InputError(f"{path} is missing{near}; expected {expected()}{root_hint(path)}")
+            raise missing(path, f"expected {expected()}")
 
 
-def root_hint(missing: Path) -> str:
+def missing(path: Path, remedy: str, what: str = "") -> InputError:
+    """The error about a path that is missing, which names what has a similar name next to it.
+
+    Args:
+        remedy: what to do, or what is expected.
+        what: what the path is, before its name.
+    """
+    there = names_in(path.parent, (path.suffix,))
+    near = printable(near_matches(path.stem, [Path(name).stem for name in there]))
+    return InputError(f"{what}{path} is missing{near}; {remedy}{root_hint(path)}")
+
+
+def root_hint(path: Path) -> str:
     """The end of a message about a missing path: how to name the folder that has the data.
 
     Returns "" for a path outside the root, since the name then was an absolute path.
     """
     root = datasets_root()
-    if root != missing and root not in missing.parents:
+    if root != path and root not in path.parents:
         return ""
     verb = "correct" if os.environ.get(VARIABLE) else "set"
     return (

@@ -5,6 +5,8 @@ For a seed and counts, `make_digits` writes below a folder (use the folder as $D
     digits_voc/                                128 px scenes of 1 to 4 digits (voc:digits_voc:train)
     digits_coco/                               the same scenes with masks (coco:digits_coco:train),
                                                and with keypoints (person_keypoints_train.json)
+    digits_lvis/, digits_cityscapes/           the same scenes in these sets' layouts, if `layouts`
+                                               names them (`official_layouts.py`)
     digits.json                                what was made: format, seed, counts
 The splits share neither digits nor parts of the photographs. The same seed and counts give the same
 bytes (with the same versions of Pillow and scikit-learn). Image i of a split is the same for all
@@ -17,14 +19,16 @@ import io
 import json
 import logging
 from pathlib import Path
-from typing import Callable, Sequence
+from typing import Callable, Collection, Sequence
 
 import numpy as np
 from PIL import Image
 
 from pretrain.common.errors import InputError
+from pretrain.common.lookup import find
 from pretrain.common.safe_json import read_json
 from pretrain.common.temporaries import sweep, temporary_folder
+from pretrain.digits.official_layouts import LAYOUTS, LayoutWriter
 from pretrain.digits.render import (
     NUM_CLASSES,
     SPLITS,
@@ -60,12 +64,15 @@ def make_digits(
     seed: int = 0,
     classification: Sequence[int] = CLASSIFICATION_COUNTS,
     scenes: Sequence[int] = SCENE_COUNTS,
+    layouts: Sequence[str] = (),
 ) -> bool:
     """Writes the data set below `output`. Returns True if it was written, False if it existed.
 
     classification, scenes: numbers of crops and of scenes for train, val, test.
+    layouts: "lvis", "cityscapes": layouts to write the scenes in, in addition to VOC's and COCO's.
     The set is made next to `output` and moved there when complete: no folder has half a set.
-    Raises InputError for bad counts or a seed below 0, and when `output` holds anything else.
+    Raises InputError for bad counts, a seed below 0 or an unknown layout, and when `output` holds
+    anything else.
 
     Example:
         >>> import pretrain
@@ -83,6 +90,9 @@ def make_digits(
         "classification": crop_counts,
         "scenes": scene_counts,
     }
+    writers = {name: find(name, LAYOUTS, "layout", "layouts") for name in sorted(set(layouts))}
+    if writers:  # not in the file of a set that has none, which is then that of older versions
+        facts["layouts"] = [*writers]
     if _is_finished(output, facts):
         _LOG.info("%s already contains this data set", output)
         return False
@@ -93,7 +103,7 @@ def make_digits(
         partial = folder / whole.name
         partial.mkdir()
         _write_classification(partial / "digits_cls", seed, crop_counts)
-        _write_scenes(partial, seed, scene_counts)
+        _write_scenes(partial, seed, scene_counts, writers.values())
         (partial / _STAMP).write_text(json.dumps(facts, indent=1) + "\n")
         if output.is_dir():
             output.rmdir()  # empty, as checked above
@@ -144,8 +154,10 @@ def _is_finished(output: Path, facts: dict) -> bool:
         raise InputError(f"{output} is not empty and has no complete digits; choose another folder")
     if found == facts:
         return True
-    changed = [key for key in facts if found.get(key) != facts[key]]
-    described = ", ".join(f"{key} {found.get(key)} (requested: {facts[key]})" for key in changed)
+    changed = [key for key in {**facts, **found} if found.get(key) != facts.get(key)]
+    described = ", ".join(
+        f"{key} {found.get(key)} (requested: {facts.get(key)})" for key in changed
+    )
     raise InputError(
         f"{output} contains different digits: {described}; choose another folder or remove it"
     )
@@ -162,8 +174,10 @@ def _write_classification(folder: Path, seed: int, counts: Sequence[int]) -> Non
             image.save(folder / split / str(digit) / f"{i:05d}.png", compress_level=1)
 
 
-def _write_scenes(root: Path, seed: int, counts: Sequence[int]) -> None:
-    """Draws each scene once and writes it in both layouts under the same number."""
+def _write_scenes(
+    root: Path, seed: int, counts: Sequence[int], more: Collection[LayoutWriter]
+) -> None:
+    """Draws each scene once and writes it in all layouts under the same number."""
     voc, coco = root / "digits_voc", root / "digits_coco"
     for folder in ("JPEGImages", "Annotations", "ImageSets/Main"):
         (voc / folder).mkdir(parents=True)
@@ -189,6 +203,8 @@ def _write_scenes(root: Path, seed: int, counts: Sequence[int]) -> None:
         for kind, document in written.items():
             text = json.dumps(document) + "\n"
             (coco / "annotations" / f"{kind}_{split}.json").write_text(text)
+        for write in more:
+            write(root, split, drawn)
 
 
 def _jpeg(pixels: np.ndarray) -> bytes:

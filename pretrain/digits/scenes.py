@@ -188,6 +188,22 @@ def mask_polygons(mask: np.ndarray) -> list[list[int]]:
     return polygons
 
 
+def outline(mask: np.ndarray) -> list[tuple[int, int]]:
+    """Points (x, y) of the outermost pixels of a bool (H, W) mask of one 4-connected part, in their
+    order along its outline; at least three, of which some may be equal. Holes are left out."""
+    corners = _trace_loops(mask)[0]
+    points: list[tuple[int, int]] = []
+    for (x0, y0), (x1, y1) in zip(corners, corners[1:] + corners[:1]):
+        dx, dy = int(np.sign(x1 - x0)), int(np.sign(y1 - y0))
+        # The pixel to the right of the edge's first and of its last unit.
+        right = min(dx, 0) - max(dy, 0), min(dy, 0) + min(dx, 0)
+        for x, y in ((x0, y0), (x1 - dx, y1 - dy)):
+            point = x + right[0], y + right[1]
+            if not points or points[-1] != point:
+                points.append(point)
+    return points + points[:1] * (3 - len(points))
+
+
 def _trace_loops(mask: np.ndarray) -> list[list[tuple[int, int]]]:
     """Closed loops of corners (x, y) around a mask's pixels, collinear corners left out."""
     padded = np.pad(mask, 1)

@@ -107,7 +107,7 @@ def test_official_classification_sets(
     monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
     for config in ("linear_inat18.yaml", "linear_places205.yaml"):
         found = rows(capsys, "--config", config, "--weights", "random", status=2)
-        assert "does not exist; expected" in found["data"]["detail"]
+        assert "is missing; expected" in found["data"]["detail"]
     names = [f"train_val2018/Aves/{image // 2}/{image}.jpg" for image in range(4)]
     for name in names:
         (tmp_path / "inat2018" / name).parent.mkdir(parents=True, exist_ok=True)

@@ -139,7 +139,7 @@ def test_identity_ignores_what_moves_no_number(root: Path) -> None:
         ("knn.yaml", ("PROTOCOL.NAME", "knm"), "known: finetune, knn, kshot, linear"),
         ("knn.yaml", ("PROTOCOL.K", "(500,)"), "24 images"),
         ("knn.yaml", ("PROTOCOL.TEMPERATURE", "0.0"), "PROTOCOL.TEMPERATURE 0.0"),
-        ("knn.yaml", ("DATASETS.TEST", "folder:absent:test"), "does not exist"),
+        ("knn.yaml", ("DATASETS.TEST", "folder:absent:test"), "is missing"),
         ("knn.yaml", ("BACKBONE.NAME", "tiny_resnett"), "did you mean 'tiny_resnet'"),
         ("knn.yaml", ("PROTOCOL.IMAGE_SIZE", "99"), "PROTOCOL.IMAGE_SIZE 99"),
         ("knn.yaml", ("DATALOADER.BATCH_SIZE", "0"), "DATALOADER.BATCH_SIZE 0 must be 1 or more"),

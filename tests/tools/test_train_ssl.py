@@ -56,7 +56,7 @@ def arguments(folder: Path, *more: str) -> list[str]:
         (["SOLVER.EPOCHS", "3", "--resume"], "--resume"),
         (["METHOD.NAME", "mscm"], "unknown method 'mscm' in METHOD.NAME"),
         (["SOLVER.ACCUMULATE", "5"], "SOLVER.ACCUMULATE 5 must divide"),
-        (["DATASETS.TRAIN", "folder:/nowhere:train"], "/nowhere/train does not exist; expected"),
+        (["DATASETS.TRAIN", "folder:/nowhere:train"], "/nowhere/train is missing; expected"),
         (["DATASETS.KNN_TRAIN", FLAT, "DATASETS.KNN_TEST", FLAT], "no class folders"),
         (["--num-gpus", "64", "SOLVER.BATCH_SIZE", "128"], "--num-gpus 64: this machine has"),
         (["SOLVER.BATCH_SIZE", "32"], "SOLVER.BATCH_SIZE 32"),

@@ -232,7 +232,7 @@ def test_spectrum_of_images(
         ("views --config {}/masked.yaml VIEWS.SISE 3", "unknown key VIEWS.SISE"),
         ("views --config SEED 3", "--config must name a config before the override SEED"),
         ("views --config {}/masked.yaml --rows 0", "--rows 0 must be at least 1"),
-        ("views --config {}/masked.yaml --images {}/gone", "{}/gone does not exist; expected"),
+        ("views --config {}/masked.yaml --images {}/gone", "{}/gone is missing; expected"),
         ("views --config {}/masked.yaml --images fodler:x", "unknown data set 'fodler'"),
         ("views --config {}/masked.yaml MASK.GRID_SIZE 64", "mask grid_size 64 px is larger"),
         ("views --config {}/masked.yaml VIEWS.JITTER 0.4", "VIEWS.JITTER"),
@@ -243,7 +243,7 @@ def test_spectrum_of_images(
         ("kernels --weights {}/masked.yaml", "{}/masked.yaml is not a weights file"),
         ("kernels --weights x.pth --blank-below 1.5", "--blank-below 1.5 must be from 0"),
         ("spectrum --run {}/gone", "{}/gone/metrics.jsonl does not exist; give --run"),
-        ("spectrum --run {}/photos --images {}/gone", "image folder {}/gone does not exist"),
+        ("spectrum --run {}/photos --images {}/gone", "image folder {}/gone is missing"),
         ("spectrum --run {}/photos --output {}/masked.yaml", "--output {}/masked.yaml is a file"),
     ],
 )

@@ -12,19 +12,22 @@ error. A file of a known format with unexplained keys is tried a second time as 
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from pretrain.backbones.resnet import BACKBONES
 from pretrain.common.errors import InputError
 from transfer.checkpoints.formats.find_format import what_else
 from transfer.checkpoints.formats.generic import GENERIC, copies_note, widened
 from transfer.checkpoints.formats.key_format import Found
 from transfer.checkpoints.formats.ours import OURS
+from transfer.checkpoints.formats.refused_networks import NAME_IT
 from transfer.checkpoints.networks.architectures import (
     Split,
     expected_shapes,
@@ -144,8 +147,31 @@ def check_complete(
     faults = {"missing": missing, "wrong shape": shaped, "unexplained": extra}
     if any(faults.values()):
         parts = [f"{len(keys)} {kind}: {shorten(keys)}" for kind, keys in faults.items() if keys]
-        raise InputError(f"{where}: not a complete {backbone} ({len(wanted)}): {'; '.join(parts)}")
+        remedy = f"; if it is a different network of timm's, {NAME_IT}"
+        raise InputError(
+            f"{where}: not a complete {backbone} ({len(wanted)}): {'; '.join(parts)}"
+            + (remedy if backbone in BACKBONES and _lacks_a_part(state, wanted) else "")
+        )
     return len(wanted)
+
+
+def _lacks_a_part(state: Mapping[str, Tensor], wanted: Iterable[str]) -> bool:
+    """Whether a whole block is missing, or the statistics of all batch norms: then it is a network
+    of its own, such as timm's resnet26 or resnet50_gn, rather than a damaged file."""
+    for part in (_block, _statistics):
+        if {part(name) for name in wanted} - {part(name) for name in state}:
+            return True
+    return False
+
+
+def _block(name: str) -> str:
+    """`layer1.2` for a tensor of that block, "" for one outside the blocks."""
+    found = re.match(r"layer\d+\.\d+(?=\.)", name)
+    return found.group() if found else ""
+
+
+def _statistics(name: str) -> bool:
+    return name.endswith((".running_mean", ".running_var"))
 
 
 def _with_copies(found: Found) -> Found:

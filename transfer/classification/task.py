@@ -147,6 +147,7 @@ class ClassificationTask(Task[ClassificationJob]):
             ROLES.sha256(data.identity),
             data.drawn,
             drawn_from=None if whole is None else lambda: whole,
+            heads=data.heads,
         )
 
     def read_weights(self, job: ClassificationJob, seed: int) -> Weights:

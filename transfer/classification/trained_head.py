@@ -6,6 +6,7 @@ Legend: D dimensions of a feature, C classes, N images.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,15 @@ class TrainedHead:
             )
         tensors = {name: content[name] for name in TENSORS}
         return cls(**tensors, classes=tuple(content["classes"]))
+
+
+@dataclass(frozen=True)
+class HeadOfTrial:
+    """A trained head, the record of its trial, and their folder."""
+
+    head: TrainedHead
+    record: Mapping[str, Any]
+    folder: Path
 
 
 def _is_head(content: Any) -> bool:

@@ -21,7 +21,7 @@ from typing import Any
 
 from pretrain.common.errors import InputError
 from pretrain.common.lookup import find, near_matches
-from pretrain.data.root import below_root, datasets_root, root_hint
+from pretrain.data.root import below_root, datasets_root, missing
 from transfer.datasets import cityscapes, coco, lvis, voc
 from transfer.datasets.cityscapes_labels import check_classes
 from transfer.datasets.few_labels import Part, few_labels, split_part
@@ -308,5 +308,5 @@ def _pair(location: Location) -> tuple[Path, Path]:
     for path, what in zip(pair, ("file", "folder of images")):
         if location.is_pair and not path.exists():
             name = f"{location.layout}:{pair[0]}:{pair[1]}"
-            raise InputError(f"{path} is missing, the {what} of {name}{root_hint(path)}")
+            raise missing(path, f"expected the {what} of {name}")
     return pair

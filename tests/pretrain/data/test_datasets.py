@@ -73,9 +73,9 @@ def test_limit_per_class(classes_folder: Path) -> None:
     [
         ("foldr:x:train", "did you mean 'folder'"),
         ("folder:", "write folder:FOLDER:SPLIT, or folder:FOLDER for the folder itself"),
-        ("folder:nowhere:train", "nowhere/train does not exist; expected .*CLASS/IMAGE.jpg"),
+        ("folder:nowhere:train", "nowhere/train is missing; expected .*CLASS/IMAGE.jpg"),
         ("imagenet:test", "imagenet:val"),
-        ("imagenet:val", "imagenet/val does not exist"),
+        ("imagenet:val", "imagenet/val is missing"),
         ("cifar10:val", "cifar10:test"),
         ("cifar100:train", "cifar-100-python"),
     ],

@@ -184,7 +184,7 @@ def test_caltech_draws_25_and_5_of_each_class_and_keeps_the_rest_for_testing(roo
     [
         ("food101:train", "food-101/.*download it yourself: torchvision.datasets.Food101"),
         ("cars:train", "stanford_cars/.*torchvision cannot download it any more"),
-        ("sun397:test", "SUN397/Partitions/Training_01.txt does not exist.*SUN397.tar.gz from"),
+        ("sun397:test", "SUN397/Partitions/Training_01.txt is missing.*SUN397.tar.gz from"),
         ("aircraft:val", "fgvc-aircraft-2013b/data/.*download it yourself"),
         ("dtd:val", "dtd/dtd/.*download it yourself"),
         ("pets:test", "oxford-iiit-pet/.*download it yourself"),

@@ -131,10 +131,10 @@ def test_bad_places_folders(places: Path) -> None:
     with pytest.raises(InputError, match="does not name any images"):
         open_images("places205:train")
     path.unlink()
-    with pytest.raises(InputError, match=f"train_places205.csv does not exist; expected.*{tree}"):
+    with pytest.raises(InputError, match=f"train_places205.csv is missing.*expected.*{tree}"):
         open_images("places205:train")
     (places / "data").rename(places / "photos")
-    with pytest.raises(InputError, match=f"images256 does not exist; expected.*{tree}.*folder:"):
+    with pytest.raises(InputError, match=f"images256 is missing.*expected.*{tree}.*folder:"):
         open_images("places205:val")
     with pytest.raises(InputError, match="places205 has no split 'test'; write places205:train"):
         open_images("places205:test")
@@ -192,10 +192,10 @@ def test_bad_inat_folders(inat: Path) -> None:
     with pytest.raises(InputError, match="not in the format"):
         open_images("inat2018:train")
     path.unlink()
-    with pytest.raises(InputError, match=f"train2018.json does not exist; expected .*{tree}"):
+    with pytest.raises(InputError, match=f"train2018.json is missing.*expected .*{tree}"):
         open_images("inat2018:train")
     (inat / "train_val2018").rename(inat / "images")
-    with pytest.raises(InputError, match=f"train_val2018 does not exist; expected .*{tree}"):
+    with pytest.raises(InputError, match=f"train_val2018 is missing.*expected .*{tree}"):
         open_images("inat2018:val")
 
 

@@ -23,7 +23,7 @@ def test_images_by_name_or_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert open_pictures(by_folder) is by_folder
     monkeypatch.chdir(tmp_path)
     assert len(open_pictures("images")) == len(by_spec), "found below the root, as folder:images"
-    with pytest.raises(InputError, match="image folder .*/docs/nowhere does not exist"):
+    with pytest.raises(InputError, match="image folder .*/docs/nowhere is missing"):
         open_pictures("nowhere")
 
 

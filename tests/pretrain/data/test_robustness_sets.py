@@ -104,16 +104,16 @@ def test_bad_input_ends_in_a_line(root: Path) -> None:
     for name, words in {
         "imagenet_v2:top-images": "class folders of ImageNet-V2 are the numbers",
         "imagenet_v2:top": "unknown split of imagenet_v2 'top'; known: matched-frequency",
-        "imagenet_v2:matched-frequency": "imagenetv2-matched-frequency-format-val does not exist",
+        "imagenet_v2:matched-frequency": "imagenetv2-matched-frequency-format-val is missing",
         "imagenet_r:val": "unknown split of imagenet_r 'val'; known: test",
-        "imagenet_a:test": "imagenet-a does not exist",
-        "imagenet_c:test": "fog/3 does not exist",
-        "imagenet_c:extra": "speckle_noise does not exist",
+        "imagenet_a:test": "imagenet-a is missing",
+        "imagenet_c:test": "fog/3 is missing",
+        "imagenet_c:extra": "speckle_noise is missing",
         "corrupted:uneven": "rain has the severities 1, 2, 3, 4, 5, but dust has 1, 2",
         "corrupted:classes": "rain/2 has different class folders",
         "corrupted:deep": "is in a folder below its class folder",
         "corrupted:empty": "has no folders; expected",
-        "corrupted:absent": "absent does not exist; expected",
+        "corrupted:absent": "absent is missing; expected",
         "corrupted:": "does not name a folder",
     }.items():
         with pytest.raises(InputError) as error:

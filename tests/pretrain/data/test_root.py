@@ -32,7 +32,7 @@ def test_a_root_that_is_set_is_to_be_corrected(
 ) -> None:
     monkeypatch.setenv(VARIABLE, str(tmp_path))
     assert f"in {tmp_path}: " in root_hint(tmp_path) and "correct" in root_hint(tmp_path / "coco")
-    with pytest.raises(InputError, match=f"{tmp_path}/photos does not exist.*{VARIABLE}$"):
+    with pytest.raises(InputError, match=f"{tmp_path}/photos is missing.*{VARIABLE}$"):
         open_images("folder:photos")
 
 
@@ -43,3 +43,23 @@ def test_an_absolute_name_outside_the_root_has_no_hint(
     assert root_hint(tmp_path / "photos") == "" and root_hint(tmp_path / "sets2") == ""
     with pytest.raises(InputError, match="folder itself$"):
         open_images(f"folder:{tmp_path}/photos")
+
+
+@pytest.mark.parametrize(
+    "name, near",
+    [
+        ("folder:photoss", "photoss is missing (did you mean 'photos'?); expected"),
+        ("folder:photos:tarin", "photos/tarin is missing (did you mean 'train'?); expected"),
+        ("corrupted:photoss", "photoss is missing (did you mean 'photos'?); expected"),
+        ("imagenet_r:test", "imagenet-r is missing (did you mean 'imagenet-rr'?); expected"),
+    ],
+)
+def test_near_names_of_every_reader(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, near: str
+) -> None:
+    monkeypatch.setenv(VARIABLE, str(tmp_path))
+    for folder in ("photos/train", "imagenet-rr"):
+        (tmp_path / folder).mkdir(parents=True)
+    with pytest.raises(InputError) as caught:
+        open_images(name)
+    assert near in str(caught.value)

@@ -9,10 +9,12 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw
+from scipy import ndimage
 
 from pretrain.common.errors import InputError
 from pretrain.digits.dataset import draw_crop, make_digits
+from pretrain.digits.official_layouts import TAIL
 from pretrain.digits.render import (
     _REGIONS,
     SPLITS,
@@ -27,6 +29,7 @@ from pretrain.digits.scenes import (
     draw_scene,
     mask_ends,
     mask_polygons,
+    outline,
     voc_annotation,
 )
 
@@ -215,3 +218,44 @@ def test_bad_numbers(tmp_path: Path, arguments: dict) -> None:
     with pytest.raises(InputError):
         make_digits(tmp_path / "x", **arguments)
     assert not (tmp_path / "x").exists()
+
+
+def test_outlines_are_drawn_as_the_filled_part() -> None:
+    """The outline, drawn with its border as Cityscapes draws, has every pixel of the part and no
+    pixel outside the part and its holes."""
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        mask = rng.random((12, 12)) < rng.uniform(0.3, 0.9)
+        parts, count = ndimage.label(mask)
+        part = parts == rng.integers(1, count + 1)
+        image = Image.new("L", (12, 12))
+        ImageDraw.Draw(image).polygon(outline(part), 1, 1)
+        drawn = np.asarray(image).astype(bool)
+        assert (part <= drawn).all() and (drawn <= ndimage.binary_fill_holes(part)).all()
+
+
+def test_other_layouts(tmp_path: Path) -> None:
+    """Cityscapes' and LVIS's files describe the scenes; a set without them is a different one."""
+    counts = {"classification": (0, 0, 0), "scenes": (70, 0, 3)}
+    assert make_digits(tmp_path, **counts, layouts=["cityscapes", "lvis"])
+    cityscapes, *_ = sorted((tmp_path / "digits_cityscapes/gtFine/test/digits").iterdir())
+    names = {path.name for path in cityscapes.parent.glob("digits_000071*")}
+    endings = ("polygons.json", "labelIds.png", "instanceIds.png")
+    assert names == {f"digits_000071_000000_gtFine_{end}" for end in endings}
+    content = json.loads((tmp_path / "digits_lvis/lvis_v1_train.json").read_text())
+    shown = {one["id"]: set[int]() for one in content["images"]}
+    for one in content["annotations"]:
+        shown[one["image_id"]].add(one["category_id"])
+    for category in content["categories"]:
+        images = sum(category["id"] in found for found in shown.values())
+        assert category["image_count"] == images <= TAIL.get(category["id"] - 1, 70)
+    assert [one["frequency"] for one in content["categories"]] == list("fffffffccr")
+    coco = json.loads((tmp_path / "digits_coco/annotations/instances_train.json").read_text())
+    there = {(one["image_id"], one["category_id"]) for one in coco["annotations"]}
+    for image in content["images"]:
+        absent = set(image["neg_category_ids"])
+        assert absent == {c for c in range(1, 11) if (image["id"], c) not in there}
+    with pytest.raises(InputError, match=r"layouts \['cityscapes', 'lvis'\] \(requested: None\)"):
+        make_digits(tmp_path, **counts)
+    with pytest.raises(InputError, match="unknown layout 'lviss'"):
+        make_digits(tmp_path / "x", layouts=["lviss"])

@@ -311,7 +311,7 @@ def test_branches_have_their_own_recipes(tiny_config: Config) -> None:
     [
         ("BACKBONE.NAME", "resnet51", "did you mean 'resnet5"),
         ("MASK.GRID_SIZE", 32, "grid_size 32 px is larger than the image of 16 px"),
-        ("DATASETS.TRAIN", "folder:/nowhere", "/nowhere does not exist"),
+        ("DATASETS.TRAIN", "folder:/nowhere", "/nowhere is missing"),
         ("MASK.FILL", "median", "unknown mask fill 'median'"),
         ("METHOD.NAME", "mae", "METHOD.NAME mae leaves patches out, and .* tiny_resnet does not"),
         ("METHOD.NAME", "msn", "give a timm ViT"),

@@ -162,3 +162,17 @@ def test_a_file_without_statistics_has_those_of_timms_own_weights(tmp_path: Path
     weights = read_weights(str(place))
     assert weights.preprocess == Preprocess((0.1,) * 3, (0.2,) * 3)
     assert not any("preprocessing" in w for w in weights.warnings)
+
+
+@pytest.mark.parametrize("name", ["resnet26", "resnet50_gn"])
+def test_a_network_with_fewer_parts_of_a_resnet(tmp_path: Path, name: str) -> None:
+    """It is not called damaged alone: its tensors are a part of those of a ResNet-50."""
+    state = timm.create_model(name).state_dict()
+    torch.save(state, tmp_path / "x.pth")
+    with pytest.raises(InputError, match="not a complete resnet50 .* timm's, give it as timm:NAME"):
+        read_weights(str(tmp_path / "x.pth"))
+    resnet = timm.create_model("resnet50").state_dict()
+    del resnet["layer1.0.conv1.weight"]  # a damaged file
+    torch.save(resnet, tmp_path / "y.pth")
+    with pytest.raises(InputError, match="1 missing: layer1.0.conv1.weight$"):
+        read_weights(str(tmp_path / "y.pth"))

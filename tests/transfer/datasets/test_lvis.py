@@ -130,7 +130,7 @@ def test_a_coco_file_as_lvis_and_a_missing_one(tmp_path: Path) -> None:
     path = write_coco(tmp_path, "val", coco_content())
     with pytest.raises(InputError, match="is not an LVIS file.*; name a COCO file as coco:FILE"):
         open_sets([f"lvis:{path}:{tmp_path / 'val'}"])
-    with pytest.raises(InputError, match="x.json is missing, the file of lvis:"):
+    with pytest.raises(InputError, match="x.json is missing; expected the file of lvis:"):
         open_sets([f"lvis:{tmp_path}/x.json:{tmp_path / 'val'}"])
     with pytest.raises(InputError, match="needs the form lvis:FILE.json:IMAGES"):
         open_sets(["lvis:folder:val"])

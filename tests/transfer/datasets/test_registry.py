@@ -122,10 +122,10 @@ def test_classes_that_a_test_file_has_not_get_an_unused_id(root: Path, tmp_path:
         (["voc:digits_voc"], "needs the form voc:FOLDER:SPLIT"),
         (["coco:x.json"], "needs the form coco:FOLDER:SPLIT or coco:FILE.json:IMAGES"),
         (["coco:x.json:"], "needs the form coco:FOLDER:SPLIT or coco:FILE.json:IMAGES"),
-        (["coco:x.json:imgs"], r"x.json is missing, the file of coco:.*/x.json:.*/imgs; "),
+        (["coco:x.json:imgs"], r"x.json is missing; expected the file of coco:.*/x.json:.*/imgs; "),
         (
             ["coco:digits_coco/annotations/instances_train.json:imgs"],
-            r"/imgs is missing, the folder of images of coco:",
+            r"/imgs is missing; expected the folder of images of coco:",
         ),
         (["imgs:x:y"], "'imgs:x:y' is not a detection data set; give voc:FOLDER:SPLIT, coco:"),
         (["voc_2007_test"], "is missing; expected .*VOC2007.*trainval and test"),

@@ -21,6 +21,7 @@ from transfer.classification.defaults import reads
 from transfer.classification.features.extract import Extracted, Features
 from transfer.classification.score import Score
 from transfer.classification.splits import Split, open_splits
+from transfer.classification.trained_head import HeadOfTrial
 from transfer.trials.task import Job, Trial
 
 
@@ -41,6 +42,7 @@ class ClassificationJob(Job[Split]):
         identity: the protocol's sha256.
         drawn: for protocols that draw training images: seed of a trial -> indices of its images.
         kept: what one trial passes to the next.
+        heads: for protocols of trained heads: those of the trials, as `Data` has them.
     """
 
     transform: ImageTransform
@@ -48,6 +50,7 @@ class ClassificationJob(Job[Split]):
     identity: str
     drawn: Mapping[int, np.ndarray] = field(default_factory=dict)
     kept: KeptFeatures = field(default_factory=KeptFeatures)
+    heads: Sequence[HeadOfTrial] = ()
 
     def begin_folder(self, trial: Trial, weights: Weights) -> None:
         """Marks a trial's folder as this run's; called once the images are known to be readable."""
@@ -68,6 +71,7 @@ class Data:
         identity: the config whose sha256 is the protocol's identity.
         drawn: for protocols that draw training images: seed of a trial -> indices of its images.
         drawn_from: the images from which they are drawn; None: the protocol draws none.
+        heads: for protocols of trained heads: that of each trial, by the trial's number.
     """
 
     train: Split
@@ -75,6 +79,7 @@ class Data:
     identity: CfgNode
     drawn: Mapping[int, np.ndarray] = field(default_factory=dict)
     drawn_from: Split | None = None
+    heads: Sequence[HeadOfTrial] = ()
 
 
 # Opens and checks the data of a config for a number of trials; raises InputError.

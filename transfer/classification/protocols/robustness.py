@@ -13,9 +13,8 @@ way); the mean corruption error: Hendrycks and Dietterich, arXiv 1903.12261, sec
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from fvcore.common.config import CfgNode
@@ -38,7 +37,7 @@ from transfer.classification.protocols.protocol import (
 )
 from transfer.classification.score import Outcomes, Score
 from transfer.classification.splits import Split, open_split
-from transfer.classification.trained_head import FILE, TrainedHead
+from transfer.classification.trained_head import FILE, HeadOfTrial, TrainedHead
 from transfer.results.record import read_record
 from transfer.trials.task import Trial
 
@@ -49,15 +48,6 @@ CLASSES = ("all", "present")
 # are crops already, and its authors do not resize them.
 SAME = ("PROTOCOL.IMAGE_SIZE", "PROTOCOL.INTERPOLATION", "PROTOCOL.GRAY", "DATASETS.TRAIN")
 PART = 65536  # images whose logits are computed at once: 262 MB for 1,000 classes
-
-
-@dataclass(frozen=True)
-class HeadOfTrial:
-    """A trained head, the record of its trial, and their folder."""
-
-    head: TrainedHead
-    record: Mapping[str, Any]
-    folder: Path
 
 
 def check(cfg: CfgNode, trials: int) -> Data:
@@ -83,7 +73,7 @@ def check(cfg: CfgNode, trials: int) -> Data:
     identity.defrost()
     identity.HEAD.RUN = protocols.pop()
     identity.freeze()
-    return Data(train, _open_test(cfg, classes), identity)
+    return Data(train, _open_test(cfg, classes), identity, heads=heads)
 
 
 def read_head(cfg: CfgNode, number: int) -> HeadOfTrial:
@@ -146,7 +136,7 @@ def score(job: ClassificationJob, trial: Trial, weights: Weights) -> Score:
         InputError: the head was trained on features of different weights.
     """
     cfg, test = job.cfg, job.test_set
-    found = read_head(cfg, trial.number)
+    found = job.heads[trial.number]
     if found.record["checkpoint"]["sha256"] != weights.sha256:
         raise InputError(
             f"the head in {found.folder} was trained on features of "
