@@ -58,7 +58,9 @@ def check_torch_file(path: Path) -> None:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise InputError(f"{path} has a damaged zip directory ({reason}); {REMEDY}") from error
     try:  # use torch's own reader: in a forged file, two readers can find different content
-        content = torch._C.PyTorchFileReader(str(path)).get_record("data.pkl")
+        # From a stream: torch opens a file by its name only if the name is UTF-8.
+        with path.open("rb") as stream:
+            content = torch._C.PyTorchFileReader(stream).get_record("data.pkl")
     except Exception as error:
         reason = str(error).split("\n")[0].partition(". ")[0]
         raise InputError(f"{path} is not a readable torch file ({reason}); {REMEDY}") from error

@@ -23,6 +23,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from pretrain.common.errors import InputError
 from pretrain.common.lookup import find
+from pretrain.common.lost_workers import Batches
 from pretrain.common.resources import start_worker
 from pretrain.data.crops import RESIZES, CropSpec, crop_image
 from pretrain.data.datasets import ImageDataset
@@ -146,7 +147,7 @@ class CropLoader:
         if self._workers is None:
             loaded = (self._crops.__getitems__(keys) for keys in self._order)
         else:
-            loaded = iter(self._workers)
+            loaded = iter(Batches(self._workers))
         for crops, labels, index, errors in loaded:
             self._count_corrupt(errors)
             if (index == UNREADABLE).any():

@@ -83,17 +83,26 @@ def local_file(path: str | Path) -> Path:
     if file.is_dir():
         return local_file(_file_of(file))
     if not file.is_file():
-        raise InputError(f"no weights file at {printable(file)}{_instead_of(file)}")
+        if file.exists():
+            raise InputError(f"{file} is a pipe or a device; give a file")
+        raise InputError(f"{_what_is_missing(file)}{_instead_of(file)}")
     if file.stat().st_size == 0:
         raise InputError(f"{file} is empty (0 bytes); copy or download it again")
     return file
+
+
+def _what_is_missing(file: Path) -> str:
+    if file.is_symlink():
+        return f"{printable(file)} is a link to {printable(os.readlink(file))}, which is missing"
+    return f"no weights file at {printable(file)}"
 
 
 def _instead_of(file: Path) -> str:
     """Returns what may have been meant: a file of a similar name, or a name without its prefix."""
     if not file.parent.is_dir():
         return f": {printable(file.parent)} is not a folder"
-    names = names_in(file.parent, {*SUFFIXES, file.suffix})
+    suffixes = {*SUFFIXES, file.suffix}
+    names = [name for name in names_in(file.parent, suffixes) if (file.parent / name).is_file()]
     if near := near_matches(file.name, names):
         return printable(near)
     return "; names of published weights begin with torchvision:, timm: or hf-hub:"

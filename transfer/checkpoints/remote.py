@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import re
+import time
 import urllib.request
 from collections.abc import Callable
 from http.client import HTTPException, HTTPMessage
@@ -39,9 +40,12 @@ from transfer.checkpoints.folder import (
 from transfer.checkpoints.installed_package import find_in_package
 from transfer.checkpoints.networks.architectures import is_known
 from transfer.checkpoints.provenance import timm_preprocess
+from transfer.checkpoints.readers.not_weights import what_text_it_is
 from transfer.checkpoints.readers.raw import open_file
 
 TIMEOUT_SECONDS = 30
+# A server that sends less than this in this time is not waited for any longer.
+SLOW_BYTES, SLOW_SECONDS = 64 << 10, 120
 HUB_FILES = ("model.safetensors", "pytorch_model.bin", "checkpoint.pth", "model.pth")
 ZOO = "https://dl.fbaipublicfiles.com/detectron2/"  # Detectron2's utils/file_io.py
 NOTE = "source.json"  # a note next to each file: its URL and sha256
@@ -57,6 +61,10 @@ def fetch(source: str) -> Source:
         InputError: an unknown name, no network, or a file that is not the one that was named.
     """
     scheme, _, rest = source.partition(":")
+    try:
+        source.encode()
+    except UnicodeEncodeError:
+        raise InputError(f"{source} has a character that no name on a network has") from None
     return SCHEMES[scheme](source, rest)
 
 
@@ -149,13 +157,17 @@ def _download(url: str, file: Path, wanted: str) -> tuple[bool, bool]:
 
 
 def _check_whole(url: str, file: Path, measured: bool, hashed: bool) -> None:
-    """Removes a file that was cut off and raises InputError, so that the next run loads it again.
+    """Removes a file that was cut off, or a text in its place, and raises InputError, so that the
+    next run loads it again. Proxies and pages for logging in answer with a text.
 
     If the server has stated a length, which can be wrong, only a truncated file is removed. The
     reader reports other damage.
     """
     if hashed:
         return
+    if file.stat().st_size and (text := what_text_it_is(file)):
+        file.unlink()
+        raise InputError(f"{url}: the server sends {text}; what it sent was not kept")
     try:
         open_file(file)
     except InputError as error:
@@ -187,17 +199,22 @@ class OnlyToTheWeb(urllib.request.HTTPRedirectHandler):
 def _receive(url: str, out: BinaryIO, name: str, wanted: str) -> bool:
     """Writes what a server sends; returns whether the server has said where it ends."""
     digest, done = hashlib.sha256(), 0
+    since, before = time.monotonic(), 0
     opener = urllib.request.build_opener(OnlyToTheWeb)
     with opener.open(url, timeout=TIMEOUT_SECONDS) as answer:
         size = int(answer.headers.get("Content-Length") or 0)
         # The end of an answer without a length is not known, unless it is in chunks.
         measured = size or getattr(answer, "chunked", False)
         with ProgressBar(total=size or None, unit="B", unit_scale=True, desc=name) as bar:
-            while piece := answer.read(1 << 20):
+            while piece := answer.read1(1 << 20):  # what has arrived, however little it is
                 out.write(piece)
                 digest.update(piece)
                 done += len(piece)
                 bar.update(len(piece))
+                if time.monotonic() - since > SLOW_SECONDS:
+                    if done - before < SLOW_BYTES:
+                        raise TimeoutError(f"{done - before} bytes in {SLOW_SECONDS} seconds")
+                    since, before = time.monotonic(), done
     if size and done != size:
         raise InputError(f"{url}: only {done} of {size} bytes were downloaded; try again")
     if not digest.hexdigest().startswith(wanted):

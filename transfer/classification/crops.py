@@ -21,6 +21,7 @@ from pretrain.common.errors import InputError
 from pretrain.common.findings import SHOWN
 from pretrain.common.logs import progress
 from pretrain.common.lookup import find
+from pretrain.common.lost_workers import Batches
 from pretrain.common.resources import loader_processes
 from pretrain.data.crops import central_part
 from pretrain.data.gray import to_gray
@@ -117,7 +118,9 @@ def check_readable(splits: Sequence[Split], num_workers: int) -> None:
             **loader_processes(num_workers),
             generator=torch.Generator(),  # does not change the global one: see `load`
         )
-        with progress(loader, desc=f"checking images of {split.name}", leave=False) as batches:
+        with progress(
+            Batches(loader), desc=f"checking images of {split.name}", leave=False
+        ) as batches:
             errors += [text for batch in batches for text in batch if text]
     found = [text for part in gather_objects(errors) for text in part]
     if found:

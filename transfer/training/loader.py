@@ -16,6 +16,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from pretrain.common.errors import InputError
+from pretrain.common.lost_workers import Batches
 from pretrain.common.resources import loader_processes
 from transfer.datasets.samples import is_compact
 from transfer.training.sampler import Batch
@@ -86,7 +87,7 @@ def load(
         # training uses to sample regions: an evaluation in between would change the training.
         generator=torch.Generator(),
     )
-    for batch in loader:
+    for batch in Batches(loader):
         for item in batch:
             if isinstance(item, InputError):
                 raise item

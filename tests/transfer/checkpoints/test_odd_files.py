@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from pretrain.common.errors import InputError
+from tests.faults.fuzzing import in_child
 from tests.transfer.checkpoints.builders import trained_state
 from tests.transfer.checkpoints.formats import linear, mlp, put
 from transfer.checkpoints.names.layouts import layout_of
@@ -211,3 +212,34 @@ def test_of_equal_copies_of_one_kind_the_first_is_taken(state: State, tmp_path: 
     note = read(content, tmp_path).account.notes[-1]
     left = ", ".join(f"`{name}` (equal)" for name in names[1:])
     assert note == f"read: `{names[0]}`; not read, as copies: {left}"
+
+
+@pytest.mark.parametrize("layout", [torch.strided, torch.jagged])
+@pytest.mark.parametrize("name", ["conv1.weight", "optimizer_part"])
+def test_nested_tensors_are_refused(
+    name: str, layout: torch.layout, state: State, tmp_path: Path
+) -> None:
+    """They have no shape, so everything that compares shapes would end in torch's own error."""
+    nested = torch.nested.nested_tensor([torch.ones(3, 2), torch.ones(1, 2)], layout=layout)
+    with pytest.raises(InputError, match=r"file.pth.*(nested tensor|nested_tensor|njt)"):
+        read({"model": {**state, name: nested}}, tmp_path)
+
+
+@pytest.mark.parametrize("key", [3, None, ("a", 1), b"ab"])
+def test_a_key_that_is_not_a_name(key: object, state: State, tmp_path: Path) -> None:
+    kind = type(key).__name__
+    with pytest.raises(InputError, match=f"the key .* is a {kind}, not the name of a tensor"):
+        read({**state, key: torch.ones(2)}, tmp_path)
+
+
+def test_a_tensor_that_nothing_reads_costs_nothing(state: State, tmp_path: Path) -> None:
+    """It may state any size: an expanded tensor has one number in the file, and is not unfolded."""
+    huge = torch.zeros(1).expand(200_000, 200_000)
+    torch.save({**state, "optimizer_part": huge, "fc.weight": huge}, tmp_path / "file.pth")
+
+    def work() -> dict[str, Any]:
+        weights = read_weights(tmp_path / "file.pth")
+        return {"keys": sorted(weights.state), "sha256": weights.sha256}
+
+    answer = in_child(work, memory=1 << 30)
+    assert answer == {"keys": sorted(state), "sha256": read(state, tmp_path).sha256}

@@ -6,7 +6,9 @@ import hashlib
 import json
 import os
 import threading
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import ModuleType
@@ -37,6 +39,7 @@ class Server:
         self.cut, self.chunked = 0, False  # a chunk's length is stated, the body's is not
         self.states_length = True
         self.hidden = 0  # bytes at the end that the stated length leaves out
+        self.pause = 0.0  # seconds between two bytes
         self.leads_to = ""  # where every request is sent instead
         outer = self
 
@@ -66,7 +69,12 @@ class Server:
                 if body:
                     outer.sent.append(path)
                     self.wfile.write(b"%x\r\n" % len(data) if outer.chunked else b"")
-                    self.wfile.write(data[: len(data) - outer.cut])
+                    whole = data[: len(data) - outer.cut]
+                    pieces = [whole[at : at + 1] for at in range(len(whole))]
+                    with suppress(OSError):  # nobody waits any longer
+                        for piece in pieces if outer.pause else [whole]:
+                            self.wfile.write(piece)
+                            time.sleep(outer.pause)
 
             def do_GET(self) -> None:
                 self._answer(True)
@@ -319,6 +327,35 @@ def test_what_a_reader_refuses_for_its_content_is_kept(server: Server) -> None:
     """Whether code in a file is trusted is not known while the file is downloaded."""
     server.files["/w.pkl"] = b"\x80\x02cos\nsystem\nX\x04\x00\x00\x00exit\x85R."
     assert resolve(f"{server.url}/w.pkl").file.read_bytes() == server.files["/w.pkl"]
+
+
+def test_a_text_in_place_of_the_file_is_not_kept(server: Server, weights: bytes) -> None:
+    """A proxy or a page for logging in; it does not have to be deleted by hand afterwards."""
+    url = f"{server.url}/w.pth"
+    for text in (b"<!DOCTYPE html><html>Log in</html>", b'{"error": "quota"}', b"try later\n"):
+        server.files["/w.pth"] = text
+        with pytest.raises(InputError, match="/w.pth: the server sends .*; what it sent was not"):
+            read_weights(url)
+    server.files["/w.pth"] = weights
+    assert read_weights(url).backbone == "tiny_resnet"
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_server_that_sends_a_byte_now_and_then_is_not_waited_for(
+    chunked: bool, server: Server, weights: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each byte ends the wait for an answer, so that the timeout of a connection never comes."""
+    monkeypatch.setattr(remote, "SLOW_SECONDS", 0.2)
+    server.files["/w.pth"], server.pause, server.chunked = weights, 0.02, chunked
+    with pytest.raises(InputError, match=r"no connection \(\d+ bytes in 0.2 seconds\)"):
+        read_weights(f"{server.url}/w.pth")
+    assert [path for path in (tmp_path / "cache").rglob("*w.pth*") if path.is_file()] == []
+
+
+@pytest.mark.parametrize("source", ["http://a\ud800b/w.pth", "hf-hub:a/b\udcff", "timm:a\udcff"])
+def test_names_that_cannot_be_sent(source: str) -> None:
+    with pytest.raises(InputError, match="has a character that no name on a network has"):
+        read_weights(source)
 
 
 @pytest.mark.parametrize("target", ["ftp://127.0.0.1:1/w.pth", "FTP://127.0.0.1:1/w.pth"])

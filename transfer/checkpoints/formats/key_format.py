@@ -176,8 +176,13 @@ def _tensors(entry: KeyFormat, content: Flat) -> dict[str, Tensor]:
     for place, path in enumerate(entry.containers):
         head = ".".join(path) + "." if place else ""
         for name, value in (inside(content, path) or {}).items():
-            if not isinstance(name, str) or not isinstance(value, Tensor):
-                if place or (isinstance(name, str) and _is_aside(value)):
+            if not isinstance(name, str):
+                if place:
+                    continue
+                kind = type(name).__name__
+                raise InputError(f"the key {name!r} is a {kind}, not the name of a tensor")
+            if not isinstance(value, Tensor):
+                if place or _is_aside(value):
                     continue
                 raise InputError(f"{name!r} is a {type(value).__name__}, not a tensor")
             tensors[f"{head}{name}"] = value

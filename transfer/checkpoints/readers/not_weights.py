@@ -70,6 +70,12 @@ def what_it_is(file: Path) -> str | None:
     return _text(head)
 
 
+def what_text_it_is(file: Path) -> str | None:
+    """Returns what a text is, such as the HTML page of a login; None for any other content."""
+    with file.open("rb") as stream:
+        return _text(stream.read(HEAD_BYTES))
+
+
 def what_folder_is(folder: Path) -> str:
     """Returns what a folder is, and which file the user should give."""
     if (folder / ".metadata").is_file() or any(folder.glob("*.distcp")):

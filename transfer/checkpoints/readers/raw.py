@@ -96,7 +96,10 @@ def open_file(path: str | Path, trust: bool = False) -> RawFile:
     kind = sniff(file)
     stamps = _stamps(file, kind)
     content, facts = READERS[kind](file, trust or trusts_files())
-    content = by_name(content)
+    try:
+        content = by_name(content)
+    except InputError as error:
+        raise InputError(f"{file}: {error}") from error
     if not isinstance(content, Mapping):
         raise InputError(
             f"{file} has a {type(content).__name__}, not a mapping of names to weights; save the "
@@ -110,6 +113,9 @@ def by_name(value: Any, depth: int = 0) -> Any:
 
     A list that leads to a network becomes a mapping, and a number that is its key becomes a text,
     so that it is found like any other. Everything else is not changed.
+
+    Raises:
+        InputError: a nested tensor, which has no shape, so that nothing can be compared with it.
     """
     if isinstance(value, np.ndarray) and value.dtype.kind in "fiub":
         return tensor_of(value)
@@ -119,6 +125,8 @@ def by_name(value: Any, depth: int = 0) -> Any:
         return value
     new = {}
     for key, one in value.items():
+        if isinstance(one, Tensor) and one.is_nested:
+            raise InputError(f"{key!r} is a nested tensor, which has no shape; save its parts")
         inner = by_name(one, depth + 1)
         renamed = isinstance(key, int) and isinstance(inner, Mapping) and _leads_to_tensors([inner])
         new[str(key) if renamed and str(key) not in value else key] = inner

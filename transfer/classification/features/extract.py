@@ -29,6 +29,7 @@ from pretrain.backbones.resnet import Trunk
 from pretrain.common.distributed import gather_objects, gather_rows, is_main, rank, world_size
 from pretrain.common.errors import InputError
 from pretrain.common.logs import progress
+from pretrain.common.lost_workers import Batches
 from pretrain.common.resources import loader_processes
 from transfer.checkpoints.build import build_frozen_backbone
 from transfer.checkpoints.weights import Weights
@@ -192,7 +193,7 @@ def _fill(
 ) -> None:
     """Computes the loader's batches, one per process in each round, into process 0's table."""
     start, count = time.perf_counter(), world_size()
-    with progress(loader, desc=desc, unit="batch") as batches:
+    with progress(Batches(loader), desc=desc, unit="batch") as batches:
         for turn, images in enumerate(batches):
             parts = _gather(images, forward, batch_size)
             done = pending[turn * count : (turn + 1) * count]

@@ -28,6 +28,7 @@ from pretrain.common.distributed import (
 )
 from pretrain.common.errors import InputError
 from pretrain.common.logs import progress
+from pretrain.common.lost_workers import Batches
 from pretrain.common.precision import amp_dtype
 from pretrain.common.resources import loader_processes
 from pretrain.common.stop_signals import agreed, deferred, stop
@@ -204,7 +205,7 @@ class Trainer:
             generator=torch.Generator(),  # a test does not change the global one: see `load`
         )
         parts, done = [torch.zeros(0, len(self.model.names), 2, dtype=torch.bool)], 0
-        with progress(loader, desc=f"testing on {split.name}", leave=False) as batches:
+        with progress(Batches(loader), desc=f"testing on {split.name}", leave=False) as batches:
             for images in batches:
                 if isinstance(images, str):
                     raise InputError(
