@@ -1,7 +1,7 @@
 """The detectron2 engine: the same config, data and weights through Detectron2's own trainer.
 
-Detectron2 builds the model, reads and augments the images, steps, resumes and writes its files;
-ours are the data sets, the evaluators, the optional AdamW and the weights' high-pass filter.
+Detectron2 builds the model, reads and augments the images, trains, resumes and writes its files.
+The data sets, the evaluators, the optional AdamW and the weights' high-pass filter are ours.
 """
 
 from __future__ import annotations
@@ -136,19 +136,20 @@ class Trainer(RecipeTrainer):
     def __init__(
         self, cfg: Detectron2Config, highpass: HighPass | None, evaluate: Evaluate
     ) -> None:
-        # Before super().__init__, which builds the model through the method below.
+        # This comes before super().__init__, which builds the model by the method below.
         self._highpass, self._evaluate = highpass, evaluate
         super().__init__(cfg)
 
     def build_model(self, cfg: Detectron2Config) -> nn.Module:
-        """Detectron2's model, with the filter if the weights ask for it."""
+        """Returns Detectron2's model, with the filter if the weights need it."""
         model = build_model(cfg)
         add_highpass(model, self._highpass)
         return model
 
     def build_hooks(self) -> list[HookBase | None]:
-        """Detectron2's, a progress bar, whose state a suite reads from the log, and the end that a
-        signal asks for."""
+        """Returns Detectron2's hooks, a progress bar, which a suite reads from the log, and the
+        end after a signal.
+        """
         return [*super().build_hooks(), ProgressBar(), StopWhenAsked()]
 
     def test(self, cfg: Detectron2Config, model: nn.Module) -> dict[str, float]:
@@ -161,10 +162,11 @@ class Trainer(RecipeTrainer):
 
 
 def write_start(weights: Weights, output: Path) -> Path:
-    """The file that Detectron2's checkpointer starts from, written by the first process.
+    """Writes the file from which Detectron2's checkpointer starts, on the first process.
 
-    A backbone is matched by Detectron2's heuristics; of a detector only what fits is in the file,
-    so that Detectron2, which compares single tensors, starts from the same parts as our engine.
+    A backbone is matched by Detectron2's heuristics; of a detector, the file has only the parts
+    that fit, so Detectron2, which compares single tensors, starts from the same parts as our
+    engine.
     """
     if isinstance(weights, DetectorWeights):
         path, content = output / DETECTOR_FILE, {"model": dict(weights.fitting)}
@@ -179,7 +181,7 @@ def write_start(weights: Weights, output: Path) -> Path:
 
 
 class ProgressBar(HookBase):
-    """Iterations done, time left and the loss, on the main process."""
+    """Shows the iterations, the time left and the loss, on the main process."""
 
     def before_train(self) -> None:
         """Opens the bar at the run's iteration."""
@@ -200,7 +202,7 @@ class ProgressBar(HookBase):
 
 
 class StopWhenAsked(HookBase):
-    """Saves and ends the training where a process was asked to end. Several processes ask each
+    """Saves and ends the training if a process was asked to end. Several processes ask each
     other every PERIOD iterations, since each time they wait for the GPU."""
 
     PERIOD = 20
@@ -218,7 +220,9 @@ class StopWhenAsked(HookBase):
 
 
 def to_detectron2(cfg: CfgNode, output: Path, weights: str) -> Detectron2Config:
-    """Our loaded node merged into Detectron2's defaults: never the file itself."""
+    """Returns our loaded node merged into Detectron2's defaults; Detectron2 never reads the file
+    itself.
+    """
     theirs = get_cfg()
     theirs.merge_from_other_cfg(cfg)
     theirs.OUTPUT_DIR = str(output)
@@ -230,7 +234,7 @@ def to_detectron2(cfg: CfgNode, output: Path, weights: str) -> Detectron2Config:
 
 
 def add_highpass(model: GeneralizedRCNN, highpass: HighPass | None) -> None:
-    """Filters each image after normalisation and before padding, where `highpass` is set."""
+    """Filters each image after normalisation and before padding, if `highpass` is set."""
     if highpass is None:
         return
 
@@ -247,7 +251,7 @@ def add_highpass(model: GeneralizedRCNN, highpass: HighPass | None) -> None:
 
 
 def predict(cfg: Detectron2Config, model: nn.Module) -> list[Predictions]:
-    """Predictions of all test images, in their order, on every process."""
+    """Returns the predictions of all test images, in their order, on every process."""
     loader = build_detection_test_loader(cfg, TEST)
     model.eval()
     found = []

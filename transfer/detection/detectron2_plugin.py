@@ -40,7 +40,7 @@ if "TRANSFER" not in DEFAULTS:
 
 @ROI_HEADS_REGISTRY.register()
 class Res5ROIHeadsExtraNorm(Res5ROIHeads):
-    """The C4 head with one more norm after res5, without a ReLU behind it.
+    """The C4 head with one more norm after res5, which has no ReLU after it.
 
     As in facebookresearch/moco, detection/train_net.py; `Res5ROIHeads` of our own engine says why.
     """
@@ -84,7 +84,7 @@ def build_tiny_resnet_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> ResNet:
 
 
 def register_datasets(cfg: CfgNode) -> None:
-    """Registers the names of DATASETS.TRAIN and .TEST that Detectron2 does not bring itself.
+    """Registers the names of DATASETS.TRAIN and .TEST that Detectron2 does not have.
 
     Raises InputError for whatever is missing or malformed in them.
     """

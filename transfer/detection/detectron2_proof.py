@@ -27,7 +27,7 @@ STAGES = ("res2", "res3", "res4", "res5")
 
 
 class _Named(nn.Module):
-    """A backbone where a detector has it, with the stages of a proof."""
+    """A backbone under the name that it has in a detector, with the stages of a proof."""
 
     def __init__(self, backbone: nn.Module) -> None:
         super().__init__()
@@ -42,7 +42,7 @@ class _Named(nn.Module):
 
 
 class _Net(nn.Module):
-    """A ViT where ViTDet's feature pyramid has it."""
+    """A ViT under the name that it has in ViTDet's feature pyramid."""
 
     def __init__(self, net: nn.Module) -> None:
         super().__init__()
@@ -52,11 +52,9 @@ class _Net(nn.Module):
 def prove_in_detectron2(source: nn.Module, weights: Weights) -> list[StageDifference]:
     """Writes a `.pkl` into a temporary folder, lets Detectron2 load it, and compares.
 
-    ResNets are compared stage by stage. ViTDet's ViT has neither class token nor last norm, so
-    that its tensors are compared, which must all have come from the file.
-
-    Returns:
-        rows; none for a backbone that Detectron2 has not (the tiny one).
+    ResNets are compared stage by stage. ViTDet's ViT has neither class token nor last norm, so its
+    tensors are compared, and all of them must come from the file. Returns: rows; none for a
+    backbone that Detectron2 does not have (the tiny one).
 
     Raises:
         ProofError: Detectron2 left a tensor of its backbone without a value from the file.
@@ -67,7 +65,7 @@ def prove_in_detectron2(source: nn.Module, weights: Weights) -> list[StageDiffer
     backbone = _build_resnet(weights) if vit is None else _build_vit(vit, weights)
     network = _Named(backbone if vit is None else _Net(backbone))
     floats = [value for value in network.state_dict().values() if value.is_floating_point()]
-    for value in floats:  # what the file does not give stays NaN
+    for value in floats:  # values that the file does not set stay NaN
         value.fill_(float("nan"))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "weights.pkl"

@@ -1,6 +1,6 @@
-"""What a config's TRANSFER node asks of training that Detectron2's own keys cannot say.
+"""The settings of the TRANSFER node for training that Detectron2 has no keys for.
 
-An optimiser (AdamW with layer-wise decay) and a mapper (large-scale jitter) are made of
+An optimiser (AdamW with layer-wise decay) and a mapper (large-scale jitter) are built from
 Detectron2's classes; `RecipeTrainer` is its DefaultTrainer with both.
 """
 
@@ -66,14 +66,14 @@ class RecipeTrainer(DefaultTrainer):
 
     @classmethod
     def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
-        """Detectron2's SGD, or AdamW."""
+        """Returns Detectron2's SGD, or AdamW."""
         if cfg.TRANSFER.OPTIMIZER == "SGD":
             return super().build_optimizer(cfg, model)
         return build_adamw(cfg, model)
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode) -> DataLoader:
-        """Detectron2's, with the jitter if the config asks for it."""
+        """Returns Detectron2's loader, with the jitter if the config asks for it."""
         if not cfg.TRANSFER.LSJ.SCALES:
             return super().build_train_loader(cfg)
         return build_detection_train_loader(cfg, mapper=jitter_mapper(cfg))

@@ -39,7 +39,8 @@ def build_vit_sfp_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> SimpleFeatur
         out_feature="last_feat",
     )
     top_block = LastLevelMaxPool()
-    top_block.in_feature = f"p{pyramid.levels[-1]}"  # its own default, p5, is that of 16 px patches
+    # the default, p5, is right for patches of 16 px
+    top_block.in_feature = f"p{pyramid.levels[-1]}"
     return SimpleFeaturePyramid(
         vit,
         in_feature="last_feat",

@@ -19,10 +19,10 @@ from transfer.datasets.samples import DetectionSet
 from transfer.detection.data.transforms import read_image
 from transfer.detection.evaluation.predictions import Predictions
 
-CELL_PX = 320  # long edge of one image in the sheet
-MIN_SCORE = 0.3  # a detector trained for minutes is seldom surer
+CELL_PX = 320  # pixels of the long edge of an image in the sheet
+MIN_SCORE = 0.3  # the scores of a detector that was trained for minutes are seldom higher
 MOST_BOXES = 20
-DOT_PX = 3  # half a keypoint's diameter
+DOT_PX = 3  # radius of a keypoint's dot
 
 
 def draw_objects(
@@ -64,7 +64,7 @@ def draw_objects(
 def draw_detections(
     dataset: DetectionSet, predictions: Sequence[Predictions], count: int, path: Path
 ) -> None:
-    """Writes a sheet of `count` test images, evenly spread over the set, with what was found."""
+    """Writes a sheet of `count` test images, evenly spread over the set, with the detections."""
     chosen = np.linspace(0, len(dataset) - 1, min(count, len(dataset))).round().astype(int)
     cells = []
     for index in chosen:
@@ -95,8 +95,7 @@ def draw_found(
 def draw_training_input(
     item: Mapping[str, Any], classes: Sequence[str], channel_order: str
 ) -> Image.Image:
-    """A mapped training image as the detector gets it, with its boxes, masks and labelled
-    keypoints."""
+    """Draws a training image as the detector gets it, with boxes, masks and labelled keypoints."""
     pixels = item["image"].permute(1, 2, 0).numpy()
     if channel_order == "BGR":
         pixels = pixels[:, :, ::-1]

@@ -1,7 +1,7 @@
-"""What an engine is: it trains a detector and predicts with it; scoring happens outside.
-
-In: a config whose data and weights facts are filled in, a backbone's weights, data sets. Out: a
-model file in Detectron2's layout, and Predictions. Both engines read the same config.
+"""The interface of an engine, which trains a detector and predicts with it; the scores are computed
+elsewhere. An engine gets a config that is completed by the facts of the data and the weights, a
+backbone's weights, and data sets. It writes a model file in Detectron2's layout and returns
+Predictions. Both engines read the same config.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Evaluate = Callable[["list[Predictions]", int], "dict[str, float]"]
 
 
 class Engine(Protocol):
-    """Every process calls these alike; files are written by the first one alone."""
+    """Every process calls these methods; only the first process writes files."""
 
     name: str
     version: str

@@ -1,4 +1,4 @@
-"""The engine that a command asks for: a name in, an `Engine` out."""
+"""Finds the engine that a command asks for by its name."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ NAMES = ("auto", "detectron2", "torchvision")
 
 
 def choose_engine(name: str) -> str:
-    """ "torchvision" or "detectron2"; "auto" takes detectron2 if it is installed.
-
-    Raises InputError for an unknown name, or detectron2 where it is absent.
+    """Returns "torchvision" or "detectron2"; "auto" takes detectron2 if it is installed. Raises
+    InputError for an unknown name, or for detectron2 if it is not installed.
     """
     if name not in NAMES:
         raise InputError(f"unknown engine '{name}'; known: {', '.join(NAMES)}")
@@ -29,7 +28,7 @@ def choose_engine(name: str) -> str:
 
 
 def make_engine(name: str) -> Engine:
-    """The engine of a name that `choose_engine` returned."""
+    """Returns the engine of a name that `choose_engine` returned."""
     if name == "detectron2":
         from transfer.detection.detectron2_engine import Detectron2Engine
 

@@ -1,4 +1,5 @@
-"""What detection and segmentation do alike as tasks: both read configs with Detectron2's keys.
+"""The common part of the tasks detection and segmentation: both read configs with Detectron2's
+keys.
 
 `FineTuning` is the part of the task interface (`transfer/trials/task.py`) that depends on these
 keys alone: the rate, the iterations and the batch of a run, and what its files are called.
@@ -43,17 +44,17 @@ class FineTuning(Task[JobT]):
         return detection_config.changed(cfg, {"TRANSFER.INIT": earlier.TRANSFER.INIT})
 
     def protocol_name(self, cfg: CfgNode, config: str) -> str:
-        """TRANSFER.PROTOCOL, or the config file's stem."""
+        """Returns TRANSFER.PROTOCOL, or the config file's stem."""
         return detection_config.protocol_name(cfg, config)
 
     def is_shortened(self, job: JobT) -> bool:
-        """Whether there are fewer iterations or images than in the config file."""
+        """Returns whether there are fewer iterations or images than in the config file."""
         full, cfg = load_merged(job.request.config), job.cfg
         fewer = takes_fewer(cfg.TRANSFER.LIMIT_IMAGES, full.TRANSFER.LIMIT_IMAGES)
         return fewer or cfg.SOLVER.MAX_ITER < full.SOLVER.MAX_ITER
 
     def check_processes(self, cfg: CfgNode, processes: int) -> None:
-        """Raises InputError, naming the key, where the batch does not divide."""
+        """Raises InputError, naming the key, if the batch does not divide."""
         for_processes(cfg, processes)
 
     def describe_batch(self, cfg: CfgNode, config: str, processes: int) -> str:
@@ -74,10 +75,9 @@ class FineTuning(Task[JobT]):
 
 
 def classes_from_data(job: Job[Any], key: str) -> list[str]:
-    """The line for the log that says a number of classes, if it is not the config's own.
-
+    """Returns the line for the log about the number of classes, if it is not the config's own.
     Args:
-        key: of the number of classes.
+        key: the key of the number of classes.
     """
     found = value_of(job.cfg, key)
     asked = value_of(load_merged(job.request.config, job.request.overrides), key)
@@ -85,19 +85,21 @@ def classes_from_data(job: Job[Any], key: str) -> list[str]:
 
 
 def config_of_trial(cfg: CfgNode, request: Request, trial: Trial) -> CfgNode:
-    """The config of one trial, which repeats it: its seed, folder, weights and protocol's name."""
+    """Returns the config that repeats one trial: with its seed, folder, weights and protocol's
+    name.
+    """
     return detection_config.changed(
         cfg,
         {
             "SEED": trial.seed,
             "OUTPUT_DIR": str(trial.folder),
             "MODEL.WEIGHTS": request.weights,
-            # The written file has another stem.
+            # The written file has a different stem.
             "TRANSFER.PROTOCOL": detection_config.protocol_name(cfg, request.config),
         },
     )
 
 
 def training_curve(folder: Path) -> list[dict[str, Any]]:
-    """The rows of a trial's metrics.json, for curves.json."""
+    """Returns the rows of a trial's metrics.json, for curves.json."""
     return [{"step": row.pop("iteration"), **row} for row in read_metrics(folder)]

@@ -1,9 +1,9 @@
-"""What a detector's training step needs of a GPU: a config and a number of processes in, bytes and
-FLOPs out, in seconds, on any machine.
+"""Computes what a detector's training step needs of a GPU: the bytes and FLOPs of a config on a
+number of processes. It takes seconds, on any machine.
 
-The step is that of the torchvision engine at the largest images of the config. Which boxes are
-chosen depends on values, which fake tensors have not: here each image has as many proposals as NMS
-may leave, and as many sampled anchors and boxes, of them as many objects, as the samplers may take.
+The step is that of the torchvision engine at the largest images of the config. The choice of boxes
+depends on values, which fake tensors do not have: here each image has as many proposals as NMS may
+    leave, and as many sampled anchors and boxes, of them as many objects, as the samplers may take.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ OBJECTS = 8  # of an image; about COCO's mean
 
 
 def run_needs(cfg: CfgNode, num_processes: int) -> RunNeeds:
-    """What a training needs of each of its GPUs.
+    """Returns what a training needs of each of its GPUs.
 
     Raises InputError for a batch that does not divide.
     """
@@ -65,7 +65,7 @@ def run_needs(cfg: CfgNode, num_processes: int) -> RunNeeds:
 def step_cost(
     cfg: CfgNode, num_processes: int = 1, size: tuple[int, int] | None = None
 ) -> StepCost:
-    """The cost of a training step of one of the processes; of one part, if gradients accumulate.
+    """Returns the cost of a training step in one process; of one part, if gradients accumulate.
 
     Args:
         cfg: as `for_processes` scales it.
@@ -113,7 +113,7 @@ def _padded(detector: BaseDetector, size: tuple[int, int]) -> tuple[int, int]:
 
 
 def _losses(detector: BaseDetector, batch: Tensor, targets: Sequence[Targets]) -> dict[str, Tensor]:
-    """What `Detector.forward` does from the padded images on."""
+    """Does what `Detector.forward` does with padded images."""
     sizes = [(batch.shape[-2], batch.shape[-1])] * len(batch)
     return detector.losses(detector.backbone(batch), sizes, targets)
 
@@ -203,7 +203,7 @@ class _CountedSampler(RoiSampler):
 
 
 class _CountedCascade(CascadeROIHeads):
-    """No box is emptied, and as many hold an object in each stage as in the first."""
+    """No box becomes empty, and each stage has as many boxes with an object as the first one."""
 
     def _next_boxes(
         self, predictor: BoxPredictor, deltas: Tensor, boxes: Sequence[Tensor], *rest: Any
@@ -228,7 +228,7 @@ class _CountedKeypointHead(KeypointHead):
 
 
 class _EvenPooler(RoiPooler):
-    """Pools as many boxes from each map as from the others."""
+    """Pools the same number of boxes from each map."""
 
     def __call__(self, features: Sequence[Tensor], boxes: Sequence[Tensor]) -> Tensor:
         count = sum(map(len, boxes))

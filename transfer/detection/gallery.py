@@ -1,4 +1,4 @@
-"""What was found in a fixed few of the test images, written as gallery.json and a sheet.
+"""Writes the detections in a few fixed test images as gallery.json and a sheet of pictures.
 
 A report puts two checkpoints side by side on these images. They are drawn with one seed from the
 sorted image ids, so every run on a test set shows the same ones. The sheet has their thumbnails;
@@ -30,9 +30,9 @@ from transfer.detection.evaluation.predictions import Predictions
 FILE_NAME, SHEET_NAME = "gallery.json", "gallery.jpg"
 SCHEMA, SEED = 1, 0
 MOST_IMAGES, COLUMNS = 24, 6
-CELL_PX = 192  # long edge of a thumbnail
+CELL_PX = 192  # pixels of the long edge of a thumbnail
 MOST_BOXES, MIN_SCORE = 20, 0.05
-QUALITY = 75  # of the JPEG file, which is then about 150 kB
+QUALITY = 75  # quality of the JPEG file, which then has about 150 kB
 
 
 def write_gallery(
@@ -62,7 +62,9 @@ def write_gallery(
 
 
 def choose_images(ids: Sequence[int | str], count: int = MOST_IMAGES) -> list[int]:
-    """Indices of at most `count` images, drawn with one seed from the sorted ids, in that order."""
+    """Returns indices of at most `count` images, drawn with one seed from the sorted ids, in that
+    order.
+    """
     order = sorted(range(len(ids)), key=lambda index: ids[index])
     places = random.Random(SEED).sample(range(len(ids)), min(count, len(ids)))
     return [order[place] for place in sorted(places)]

@@ -1,7 +1,7 @@
-"""The learning rate chosen per checkpoint: short runs on a part of the training images, then one.
-
-The rate with the best AP on the held-out part is taken. One fixed rate can misrank checkpoints; a
-swept result is another protocol than a fixed one, since the node is part of the config's identity.
+"""Chooses the learning rate for each checkpoint: short runs on a part of the training images, then
+the full run. The rate with the best AP on the held-out part is taken. One fixed rate can rank
+checkpoints wrongly. A swept result is of a different protocol than one at a fixed rate, since the
+node is part of the config's identity.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ Score = Callable[[DetectionSet, Sequence[Predictions], Path], dict[str, float]]
 
 
 def check_sweep(cfg: CfgNode) -> None:
-    """Raises InputError for a TRANSFER.LR_SWEEP that cannot run; an empty RATES asks for none."""
+    """Raises InputError for a TRANSFER.LR_SWEEP that cannot run; an empty RATES means no sweep."""
     node = cfg.TRANSFER.LR_SWEEP
     if not node.RATES:
         return
@@ -53,7 +53,7 @@ def check_sweep(cfg: CfgNode) -> None:
 
 
 def iterations_of(cfg: CfgNode) -> int:
-    """Iterations of a trial, the short runs included."""
+    """Returns the iterations of a trial, including the short runs."""
     node = cfg.TRANSFER.LR_SWEEP
     return cfg.SOLVER.MAX_ITER + len(node.RATES) * node.MAX_ITER
 
@@ -61,7 +61,7 @@ def iterations_of(cfg: CfgNode) -> int:
 def split(train_set: DetectionSet, share: float, seed: int) -> tuple[DetectionSet, DetectionSet]:
     """(part to train on, held-out part): a random `share` of the images that have objects.
 
-    The draw depends on the seed and the images' ids alone, not on the order of the files.
+    The draw depends only on the seed and the images' ids, not on the order of the files.
 
     Raises:
         InputError: one of the parts would be empty.
@@ -80,7 +80,9 @@ def split(train_set: DetectionSet, share: float, seed: int) -> tuple[DetectionSe
 
 
 def short_config(cfg: CfgNode, rate: float) -> CfgNode:
-    """The config of one short run: its rate, and the whole schedule squeezed into MAX_ITER."""
+    """Returns the config of one short run: with its rate, and the complete schedule within
+    MAX_ITER.
+    """
     iterations = cfg.TRANSFER.LR_SWEEP.MAX_ITER
     factor = iterations / cfg.SOLVER.MAX_ITER
     return changed(
@@ -112,10 +114,8 @@ def choose_rate(
         resume: a rate whose training was asked to end continues from there.
 
     Finished rates are in `folder`/lr_sweep.json and are not run again. A run whose loss is not
-    finite has no AP and cannot win. Of equal rates the lower one wins.
-
-    Raises:
-        InputError: no rate came to an AP.
+    finite has no AP and cannot win. If two are equal, the lower rate wins. Raises: InputError: no
+    rate led to an AP.
     """
     rest, held_out = split(train_set, cfg.TRANSFER.LR_SWEEP.HELD_OUT, cfg.SEED)
     record = folder / FILE_NAME
@@ -130,7 +130,7 @@ def choose_rate(
             shown = "a loss that is not finite" if value is None else f"{METRIC} {value:.2f}"
             logger.info("learning rate %s: %s on %d held-out images", rate, shown, len(held_out))
         barrier()
-    # What the first process wrote: another machine may still see an older file.
+    # The scores that the first process wrote: a different machine may still see an older file.
     scores = gather_objects(_read_scores(record))[0]
     judged = [r for r in cfg.TRANSFER.LR_SWEEP.RATES if scores[_key(r)] is not None]
     if not judged:
@@ -141,8 +141,9 @@ def choose_rate(
 
 
 def _read_scores(record: Path) -> dict[str, float | None]:
-    """The AP of each rate that was tried, None if its loss was not finite; what is of a different
-    type is left out, and the rate is tried again."""
+    """Returns the AP of each rate that was tried, None if its loss was not finite. A value of a
+    different type is left out, and its rate is tried again.
+    """
     return {
         rate: value
         for rate, value in read_tried(record).items()
@@ -160,7 +161,9 @@ def _run(
     score: Score,
     resume: bool,
 ) -> float | None:
-    """AP of one rate on the first process (None elsewhere, and where training diverged)."""
+    """Returns the AP of one rate on the first process (None on others, and if training
+    diverged).
+    """
     output = folder / FOLDER / _key(cfg.SOLVER.BASE_LR)
     output.mkdir(parents=True, exist_ok=True)
     try:
@@ -180,7 +183,7 @@ def _run(
     if not is_main():
         return None
     value = score(held_out, predictions, output)[METRIC]
-    fitted.model_file.unlink(missing_ok=True)  # judged: nobody fine-tunes from it
+    fitted.model_file.unlink(missing_ok=True)  # its score is known, and nobody fine-tunes from it
     forget_last_checkpoint(output)
     return None if math.isnan(value) else value
 

@@ -1,4 +1,4 @@
-"""What each key of a detection or segmentation config decides: `ROLES`, the only list of it.
+"""What each key of a detection or segmentation config decides: `ROLES` is the only list.
 
 A key that is not listed belongs to the protocol. A new key that must not change the identity of
 older records is left out of the hash while it is off (`Hashed.NOTHING`).
@@ -38,8 +38,8 @@ RGB_MEAN, RGB_STD = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]  # on 0..
 
 
 def batch_norms(cfg: CfgNode) -> set[str]:
-    """Names of the norms in the detector whose statistics are those of a batch."""
-    # Of timm's networks those without batch norm leave MODEL.RESNETS.NORM empty.
+    """Returns the names of the detector's norms whose statistics are those of a batch."""
+    # timm's networks without batch norm leave MODEL.RESNETS.NORM empty.
     nodes = [] if is_vit(cfg) else [cfg.MODEL.RESNETS]
     if architecture(cfg) in PYRAMIDS:
         nodes.append(cfg.MODEL.FPN)
@@ -55,12 +55,16 @@ def _semantic(cfg: CfgNode) -> bool:
 
 
 def is_linear_probe(cfg: CfgNode) -> bool:
-    """Whether a linear head is trained on frozen features: of any network, by one protocol."""
+    """Returns whether a linear head is trained on frozen features: one protocol for all
+    networks.
+    """
     return _semantic(cfg) and cfg.TRANSFER.SEMANTIC.HEAD == "linear"
 
 
 def _decays_positions(cfg: CfgNode) -> bool:
-    """Of ViTDet always, of a segmenter's ViT only where it is not the default."""
+    """Returns whether the key counts: always for ViTDet, for a segmenter's ViT if it is not the
+    default.
+    """
     return is_vit(cfg) or _semantic(cfg) and cfg.TRANSFER.WEIGHT_DECAY_POS_EMBED != 0.0
 
 
@@ -69,8 +73,9 @@ def _amp(cfg: CfgNode) -> bool:
 
 
 def _changed(key: str) -> KeyRole:
-    """The role of a key that is younger than records that have a hash: it is of the protocol where
-    it is not at its default."""
+    """The role of a key that is newer than some records with a hash: it belongs to the protocol if
+    it does not have its default.
+    """
     default = flat(make_defaults())[key]
     return only(lambda cfg: flat(cfg)[key] != default)
 
@@ -92,7 +97,7 @@ def _repeats(cfg: CfgNode) -> bool:
 
 
 def _accumulates(cfg: CfgNode) -> bool:
-    """Without batch norm, micro-batches compute what as many more processes would."""
+    """Without batch norm, micro-batches compute the same as more processes."""
     return cfg.TRANSFER.ACCUMULATE > 1 and bool(batch_norms(cfg))
 
 
@@ -108,9 +113,11 @@ ROLES = Roles(
         "TRANSFER.CHECK_IMAGES": KeyRole(Role.MACHINE, Hashed.NOTHING),
         "TRANSFER.COCO_EVALUATOR": KeyRole(Role.MACHINE, Hashed.NOTHING),  # equal numbers
         "SOLVER.CHECKPOINT_PERIOD": KeyRole(Role.MACHINE, 0),
-        # A run scaled by Detectron2's rule is the same protocol; one at another rate is not.
+        # A run that is scaled by Detectron2's rule is of the same protocol; one at a different rate
+        # is not.
         "SOLVER.REFERENCE_WORLD_SIZE": KeyRole(Role.MACHINE, Hashed.NOTHING),
-        # Evaluations during the training move no weight, and the last iteration is scored.
+        # Evaluations during the training do not change any weight, and the last iteration is
+        # scored.
         "TEST.EVAL_PERIOD": KeyRole(Role.WATCHING),
         "VIS_PERIOD": KeyRole(Role.WATCHING),
         "TRANSFER.LOG_PERIOD": KeyRole(Role.WATCHING, 0),

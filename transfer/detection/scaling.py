@@ -1,10 +1,9 @@
-"""How a config meets the number of processes it runs on: batch, rate and iterations.
-
-One line says what the processes train with, and whether the result is comparable with others of the
-config's protocol. The rule is Detectron2's (SOLVER.REFERENCE_WORLD_SIZE,
-DefaultTrainer.auto_scale_workers), kept here so that both engines follow it: the batch of a process
-stays what it was on the reference number of processes, the learning rate follows the whole batch,
-and everything counted in iterations is divided. 0, the default, keeps the whole batch, as the
+"""Adapts a config to the number of processes: batch, rate and iterations. One line of the log says
+them, and whether the result is comparable with others of the config's protocol. The rule is
+Detectron2's (SOLVER.REFERENCE_WORLD_SIZE, DefaultTrainer.auto_scale_workers), kept here so that
+both engines follow it: the batch of a process stays what it was on the reference number of
+    processes, the learning rate follows the whole batch, and everything counted in iterations is
+    divided. 0, the default, keeps the whole batch, as the
 published protocols do.
 """
 
@@ -20,13 +19,12 @@ from transfer.detection.config import changed
 from transfer.detection.roles import ROLES, batch_norms
 from transfer.results.own_data import left_open
 
-SHOWN = 4  # differing keys that are spelled out
+SHOWN = 4  # number of different keys that are written in full
 
 
 def for_processes(cfg: CfgNode, processes: int) -> CfgNode:
-    """The config scaled to `processes`; REFERENCE_WORLD_SIZE then is `processes`.
-
-    Raises InputError, naming the key, where a batch does not divide.
+    """Returns the config scaled to `processes`; REFERENCE_WORLD_SIZE then is `processes`. Raises
+    InputError, naming the key, if a batch does not divide.
     """
     solver, reference = cfg.SOLVER, cfg.SOLVER.REFERENCE_WORLD_SIZE
     sweep = cfg.TRANSFER.LR_SWEEP
@@ -70,12 +68,12 @@ def for_processes(cfg: CfgNode, processes: int) -> CfgNode:
 
 
 def training_line(cfg: CfgNode, shipped: CfgNode, name: str, processes: int) -> str:
-    """What will be trained, for the log: batch, rate, iterations, processes, comparability.
+    """Returns the line for the log: batch, rate, iterations, processes, comparability.
 
     Args:
         cfg: as loaded, not yet scaled.
         shipped: the config file alone, without the command's overrides.
-        name: of the protocol.
+        name: the protocol's name.
     """
     scaled = for_processes(cfg, processes)
     solver, accumulate = scaled.SOLVER, scaled.TRANSFER.ACCUMULATE
@@ -114,12 +112,13 @@ def _comparable(cfg: CfgNode, shipped: CfgNode, scaled: CfgNode) -> str:
 
 
 def _show(value: Any) -> str:
-    """Without parentheses, which nest."""
+    """Returns a value without its outer parentheses."""
     return f"[{', '.join(map(_show, value))}]" if isinstance(value, tuple) else str(value)
 
 
 def differences(one: CfgNode, other: CfgNode) -> Iterator[tuple[str, Any, Any]]:
-    """(key, value in one, value in other) of all keys that make the two different protocols.
+    """Returns (key, value in one, value in other) of all keys that make the two different
+    protocols.
 
     The data is left out if `one`, the config as shipped, leaves it to its user.
     """

@@ -1,4 +1,4 @@
-"""Pictures of what a detector is trained on, before it is trained.
+"""Draws pictures of the training images before a detector is trained.
 
 PNG files of the first training images of a config, resized and flipped as the detector gets them,
 with their boxes, class names and masks.

@@ -79,7 +79,7 @@ class DetectionTask(FineTuning[DetectionJob]):
         return cfg
 
     def tf32_key(self, cfg: CfgNode) -> str:
-        """TRANSFER.TF32."""
+        """Returns the key TRANSFER.TF32."""
         return "TRANSFER.TF32" if cfg.TRANSFER.TF32 else ""
 
     def backbone_name(self, cfg: CfgNode) -> str:
@@ -87,12 +87,12 @@ class DetectionTask(FineTuning[DetectionJob]):
         return detection_config.backbone_name(cfg)
 
     def describe_batch(self, cfg: CfgNode, config: str, processes: int) -> str:
-        """Also whether the result can be compared with others of the config's protocol."""
+        """See `Task.describe_batch`; also says whether the result can be compared with others."""
         name = self.protocol_name(cfg, config)
         return training_line(cfg, load_merged(config), name, processes)
 
     def open_data(self, request: Request, *, scan: bool = True) -> DetectionJob:
-        """The config, with the number of classes, and both data sets.
+        """Returns the config, with the number of classes, and both data sets.
 
         `scan`: also compares the sizes of all image files with the annotations.
         """
@@ -116,26 +116,26 @@ class DetectionTask(FineTuning[DetectionJob]):
         if cfg.TRANSFER.LR_SWEEP.RATES:
             check_one_file(train_set)
         if cfg.MODEL.MASK_ON and (cfg.TRANSFER.LSJ.SCALES or cfg.INPUT.CROP.ENABLED):
-            import_shapely(USE)  # missing, it would only show at the first image
+            import_shapely(USE)  # if it were missing, the run would fail only at the first image
         _check_sets(cfg, test_set, train_set, scan=scan)
         return Job(request, cfg, train_set, test_set, drawn_from=_whole(cfg, train_set))
 
     def prepare(self, request: Request, *, scan: bool = True) -> DetectionJob:
-        """Also the engine, and what kind of file the weights are in."""
+        """See `Task.prepare`; also checks the engine, and which kind of file the weights are in."""
         job = self.open_data(request, scan=scan)
         check_engine(job.cfg, choose_engine(request.engine))
         request.check()
         return replace(job, cfg=with_init(job.cfg, request.opened))
 
     def read_weights(self, job: DetectionJob, seed: int) -> Weights:
-        """A backbone's weights, or those of a complete detector."""
+        """Returns a backbone's weights, or those of a complete detector."""
         source = job.request.opened
         return read_starting_weights(
             source, with_init(job.cfg, source), seed, job.train_set.classes
         )
 
     def describe(self, job: DetectionJob) -> list[str]:
-        """Images, objects and objects per class."""
+        """Returns lines with the numbers of images, of objects, and of objects per class."""
         return [
             *classes_from_data(job, NUM_CLASSES[job.cfg.MODEL.META_ARCHITECTURE]),
             describe(job.train_set, "training"),
@@ -149,7 +149,8 @@ class DetectionTask(FineTuning[DetectionJob]):
             job = replace(job, train_set=_drawn(job, trial.seed))
         engine = make_engine(choose_engine(job.request.engine))
         weights = self.weights_of_trial(job, trial)
-        # Not scaled to the processes: the file is the protocol, and scales again where it is used.
+        # The file is not scaled to the processes: it is the protocol, and is scaled again when it
+        # is used.
         cfg = config_of_trial(with_backbone(job.cfg, weights), job.request, trial)
         trial.write_config(cfg, weights, job)
         logger.info("%s", self.describe_batch(job.cfg, job.request.config, world_size()))
@@ -212,14 +213,16 @@ class DetectionTask(FineTuning[DetectionJob]):
 
 
 def _keypoints(cfg: CfgNode) -> int:
-    """How many keypoints the objects have; 0 for a detector without."""
+    """Returns the number of keypoints of an object; 0 for a detector without keypoints."""
     return cfg.MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS if cfg.MODEL.KEYPOINT_ON else 0
 
 
 def _check_sets(
     cfg: CfgNode, test_set: DetectionSet, train_set: DetectionSet | None = None, *, scan: bool
 ) -> None:
-    """Whether the test set can be scored, and the images of both sets are of the annotated size."""
+    """Raises InputError unless the test set can be scored and all images have their annotated
+    sizes.
+    """
     if cfg.MODEL.KEYPOINT_ON:
         check_scorable_keypoints(test_set)
     if test_set.layout == "coco":
@@ -236,7 +239,7 @@ def _check_sets(
 
 
 def check_engine(cfg: CfgNode, engine: str) -> None:
-    """Raises InputError for what only the other engine does."""
+    """Raises InputError for what only the torchvision engine does."""
     if engine != "detectron2":
         return
     if is_timm(cfg):
@@ -252,7 +255,7 @@ def check_engine(cfg: CfgNode, engine: str) -> None:
             "writers of its own"
         )
     if cfg.SOLVER.AMP.ENABLED and cfg.TRANSFER.AMP_DTYPE != "fp16":
-        # It rounds the boxes to the features' dtype before pooling: by pixels, with 8 bits.
+        # It rounds the boxes to the dtype of the features before pooling: with 8 bits, by pixels.
         raise InputError(
             f"TRANSFER.AMP_DTYPE {cfg.TRANSFER.AMP_DTYPE} needs --engine torchvision; Detectron2's "
             "pooling would round boxes to it"
@@ -262,7 +265,7 @@ def check_engine(cfg: CfgNode, engine: str) -> None:
 
 
 def _whole(cfg: CfgNode, train_set: DetectionSet) -> Callable[[], DetectionSet] | None:
-    """What gives the training set that trials draw objects of (@Kshot); None if they do not."""
+    """Returns a function for the training set from which trials draw objects (@Kshot), or None."""
     names, first = cfg.DATASETS.TRAIN, cfg.TRANSFER.VOC_COUNTS_FROM
     if not is_drawn(names):
         return None
@@ -271,7 +274,7 @@ def _whole(cfg: CfgNode, train_set: DetectionSet) -> Callable[[], DetectionSet] 
 
 
 def _drawn(job: DetectionJob, seed: int) -> DetectionSet:
-    """The training set of a trial whose objects are drawn (@Kshot)."""
+    """Returns the training set of a trial whose objects are drawn (@Kshot)."""
     names, node = job.cfg.DATASETS.TRAIN, job.cfg.TRANSFER
     first = node.VOC_COUNTS_FROM
     found = open_sets(names, like=job.train_set, draw=seed, voc_counts_from=first)

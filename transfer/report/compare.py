@@ -142,7 +142,7 @@ def compare_table(
 def describe_units(first: Checkpoint, second: Checkpoint) -> str:
     """Returns a text that says what is compared, and what the columns mean."""
     return (
-        f"{first.label} ({first.unit}) minus {second.label} ({second.unit}), percent points. "
+        f"{first.label} ({first.unit}) minus {second.label} ({second.unit}), percentage points. "
         "Resolved: the 95 % interval does not contain 0. Detectable: the smallest true difference "
         "that these trials and images resolve 80 % of the time."
     )

@@ -2,8 +2,9 @@
 
 {"segm/AP", "segm/AP50"} and AP per class, in percent; AP is the mean over IoU .50, .55, ..., .95
 and the 8 classes. A detection of a class and an object match if their IoU is above the threshold.
-Of several that match one object the most certain is right; one that matches none is wrong, unless
-void, groups and objects below 100 pixels make up more of it than the threshold. Precision is not
+If several match one object, the one with the highest score is right. One that matches no object is
+wrong, unless the share of void, groups and objects below 100 pixels in it is above the threshold.
+Precision is not
 interpolated: each distinct score is a point of the curve, which is summed with the recall's step on
 both sides of it. A class that no object has is left out of the means.
 
@@ -26,8 +27,9 @@ from transfer.datasets.cityscapes_labels import VOID
 from transfer.datasets.numbered_pixels import read_instances
 
 THRESHOLDS = np.arange(0.5, 1.0, 0.05)
-SMALLEST = 100  # pixels of an object that counts
-FIRST_SINGLE = 1000  # ids from here on are single objects, below it groups or stuff
+SMALLEST = 100  # number of pixels from which on an object counts
+# ids from this number on are single objects, those below it are groups or stuff
+FIRST_SINGLE = 1000
 
 
 class Pairs(NamedTuple):
@@ -47,10 +49,8 @@ class Pairs(NamedTuple):
 def evaluate_cityscapes(
     instance_files: Mapping[Id, Path], results: Sequence[Mapping[str, Any]]
 ) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
-    """(metrics, per_class) in percent.
-
-    Args:
-        instance_files: image id -> its file *_gtFine_instanceIds.png.
+    """Returns (metrics, per_class) in percent. Args: instance_files: image id -> its file
+    *_gtFine_instanceIds.png.
         results: detections in COCO's result format, with run lengths.
 
     Raises InputError for a file that cannot be read.
@@ -75,7 +75,7 @@ def evaluate_cityscapes(
 
 
 def _pairs(ids: np.ndarray, label: int, found: Sequence[Mapping[str, Any]]) -> Pairs:
-    """The detections and objects of a class in an image whose instance ids are (H, W)."""
+    """Returns the detections and objects of a class in an image with instance ids (H, W)."""
     from pycocotools import mask as mask_utils
 
     of_class = (ids == label) | (ids // FIRST_SINGLE == label)
@@ -95,7 +95,7 @@ def _pairs(ids: np.ndarray, label: int, found: Sequence[Mapping[str, Any]]) -> P
         shared = np.bincount(inside[inside >= 0], minlength=len(objects))
         scores.append(float(result["score"]))
         overlaps.append(shared / (sizes + pixels - shared))
-        # As the script does, pixels of a group that is also small count twice.
+        # As in the script, pixels of a group that is also small count twice.
         left_out = shared[~single].sum() + shared[sizes < SMALLEST].sum()
         ignored.append((np.count_nonzero(void[mask]) + left_out) / pixels)
     return Pairs(
@@ -107,7 +107,7 @@ def _pairs(ids: np.ndarray, label: int, found: Sequence[Mapping[str, Any]]) -> P
 
 
 def _precision(images: Sequence[Pairs], threshold: float) -> float:
-    """AP in [0, 1] of one class over all images; NaN if it has no object."""
+    """Returns AP in [0, 1] of one class over all images; NaN if it has no object."""
     if not any(one.counted.any() for one in images):
         return float("nan")
     if not any(len(one.scores) for one in images):
@@ -128,11 +128,11 @@ def _precision(images: Sequence[Pairs], threshold: float) -> float:
     order = np.argsort(scores)
     hits = np.concatenate([np.ones(len(right)), np.zeros(len(wrong))])[order]
     _, first = np.unique(scores[order], return_index=True)
-    below = np.concatenate([[0.0], np.cumsum(hits)])[first]  # hits with a lower score
+    below = np.concatenate([[0.0], np.cumsum(hits)])[first]  # number of hits with a lower score
     taken = len(right) - below
     precision = np.append(taken / (len(scores) - first), 1.0)
     recall = np.append(taken / (len(right) + missed), 0.0)
-    # Half of the steps to the points before and behind; the first and the last are repeated.
+    # Half of the distance between the points before and after; the first and the last are repeated.
     padded = np.concatenate([recall[:1], recall, [0.0]])
     return float(precision @ (0.5 * (padded[:-2] - padded[2:])))
 

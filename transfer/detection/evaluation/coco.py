@@ -1,9 +1,9 @@
 """COCO average precision of boxes, masks and keypoints, by pycocotools or faster-coco-eval.
 
-Detections in COCO's result format are scored against an annotation file, whose ids they have:
+Detections in COCO's result format, with the ids of an annotation file, are scored against it:
 {"bbox/AP", "bbox/AP50", "bbox/AP75", "bbox/APs", "bbox/APm", "bbox/APl", "segm/...",
-"keypoints/..." (of which COCO has no APs)} and AP per class, in percent. No detections is AP 0; a
-size or class that no object has is NaN (pycocotools' -1), as in Detectron2
+"keypoints/..." (of which COCO has no APs)} and AP per class, in percent. Without detections AP is
+0; a size or class that no object has is NaN (pycocotools' -1), as in Detectron2
 (evaluation/coco_evaluation.py). faster-coco-eval (extra `fast`) matches in C++ and gives the same
 numbers; tests compare all of them to 1e-9.
 """
@@ -38,7 +38,7 @@ NAMES = {
     "APl": (slice(None), "large"),
 }
 KEYPOINTS = "keypoints"
-MOST = 100  # detections of an image and class that COCO's metrics take
+MOST = 100  # number of detections of an image and class that COCO's metrics use
 FAST = "faster_coco_eval"
 EVALUATORS = ("auto", "pycocotools", FAST)
 
@@ -46,7 +46,7 @@ EVALUATORS = ("auto", "pycocotools", FAST)
 def choose_evaluator(name: str) -> str:
     """ "pycocotools" or "faster_coco_eval"; "auto" takes the latter if it is installed.
 
-    Raises InputError for an unknown name, or faster_coco_eval where it is absent.
+    Raises InputError for an unknown name, or for faster_coco_eval if it is not installed.
     """
     if name not in EVALUATORS:
         raise InputError(
@@ -112,11 +112,14 @@ def evaluate_coco(
 
 
 def _classes_of(evaluator: str) -> tuple[type, type]:
-    """The classes that hold annotations and evaluate; both libraries have the same interface."""
+    """Returns the classes for annotations and evaluation; both libraries have the same
+    interface.
+    """
     if evaluator == FAST:
         from faster_coco_eval import COCO, COCOeval_faster
 
-        logging.getLogger(FAST).setLevel(logging.WARNING)  # else some 20 lines per evaluation
+        # otherwise the library prints some 20 lines for each evaluation
+        logging.getLogger(FAST).setLevel(logging.WARNING)
         return COCO, COCOeval_faster
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
@@ -142,7 +145,7 @@ def _found(truth: Any, results: Sequence[dict[str, Any]], kind: str) -> Any:
 
 
 def _means(evaluation: Any) -> Iterator[tuple[str, float]]:
-    """The means that `summarize` takes, which pycocotools knows for 100 detections only."""
+    """Returns the means of `summarize`, which pycocotools computes for 100 detections only."""
     areas = list(evaluation.params.areaRngLbl)
     for name, (thresholds, area) in NAMES.items():
         if area in areas:
@@ -162,5 +165,5 @@ def _per_class(evaluation: Any, names: Sequence[str]) -> dict[str, float]:
 
 
 def _precisions(evaluation: Any) -> np.ndarray:
-    """(IoU, recall, class) for all areas and most detections; -1 if no object is."""
+    """Returns (IoU, recall, class) for all areas and most detections; -1 without objects."""
     return evaluation.eval["precision"][:, :, :, 0, -1]

@@ -2,7 +2,7 @@
 
 They are {"bbox/AP": (W,), ...} in percent, from pycocotools' or faster-coco-eval's evaluation after
 `evaluate()`. Matches are made once (`coco_matches`) and then reweighted
-(`transfer.results.reweighted`), since neither library gives them away fast.
+(`transfer.results.reweighted`), since neither library returns its matches quickly.
 
 Legend: K classes, A area ranges, T thresholds of IoU, W draws.
 """
@@ -30,7 +30,8 @@ from transfer.results.reweighted import keep_classes, reweighted_ap
 def coco_draws(
     evaluation: Any, kind: str, replicates: Replicates, image_ids: Sequence[Id] | None = None
 ) -> dict[str, np.ndarray]:
-    """Percent of each metric under each of the replicates' weights, under the evaluator's names.
+    """Returns each metric in percent under each of the replicates' weights, under the evaluator's
+    names.
 
     `image_ids`: the replicates' names of `params.imgIds`; None: they are the same.
     """
@@ -41,7 +42,9 @@ def coco_draws(
 def ap_table(
     evaluation: Any, replicates: Replicates, image_ids: Sequence[Id] | None = None
 ) -> np.ndarray:
-    """AP in [0, 1], float64 (K, A, T, W); NaN in draws without an object; see `coco_draws`."""
+    """Returns AP in [0, 1], float64 (K, A, T, W); NaN in draws without an object; see
+    `coco_draws`.
+    """
     params = evaluation.params
     image_ids = params.imgIds if image_ids is None else image_ids
     images, classes = len(params.imgIds), len(params.catIds)
@@ -72,7 +75,7 @@ def ap_table(
 
 
 def _of_class(table: np.ndarray, k: int, images: int) -> np.ndarray:
-    """Rows of the k-th class's entries."""
+    """Returns the rows of the entries of class k."""
     return np.arange(*np.searchsorted(table["pair"], [k * images, (k + 1) * images]))
 
 
@@ -87,6 +90,6 @@ def _summary(table: np.ndarray, params: Any, kind: str) -> dict[str, np.ndarray]
 
 
 def _mean(values: np.ndarray) -> np.ndarray:
-    """(K, T, W) -> (W,); NaN where no class has objects."""
+    """(K, T, W) -> (W,); NaN if no class has objects."""
     present = values[~np.isnan(values[:, 0, 0])]
     return present.mean(axis=(0, 1)) if len(present) else np.full(values.shape[-1], np.nan)

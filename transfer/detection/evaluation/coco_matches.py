@@ -1,4 +1,4 @@
-"""Which detections hit an object, by the rules of pycocotools' cocoeval.py (evaluateImg).
+"""Finds the detections that hit an object, by the rules of pycocotools' cocoeval.py (evaluateImg).
 
 The overlaps are those of pycocotools' or faster-coco-eval's evaluation after `evaluate()`. The n-th
 detections of all images and classes are matched at once, since each depends on those before it in
@@ -18,11 +18,11 @@ import numpy as np
 MISS, HIT, IGNORED = 0, 1, 2
 ENTRY = [("pair", int), ("score", float), ("area", float), ("crowd", bool), ("bare", bool)]
 
-_CELLS = 2**20  # of one array: pairs are taken in parts that stay below
+_CELLS = 2**20  # cells of one array: pairs are computed in parts that stay below this number
 
 
 def entries(annotations: Any, params: Any) -> np.ndarray:
-    """Detections or objects as ENTRY, by pair and falling score.
+    """Returns detections or objects as ENTRY, by pair and falling score.
 
     Pair k * (number of images) + i is of the k-th of `params.catIds` and the i-th of `.imgIds`.
     `bare` is an object without a labelled keypoint, if keypoints are scored.
@@ -43,7 +43,7 @@ def entries(annotations: Any, params: Any) -> np.ndarray:
 
 
 def ranks(pairs: np.ndarray) -> np.ndarray:
-    """Of each entry the number of those before it with the same pair; `pairs` is sorted."""
+    """Returns for each entry the number of entries of its pair before it; `pairs` is sorted."""
     _, first, place = np.unique(pairs, return_index=True, return_inverse=True)
     return np.arange(len(pairs)) - first[place]
 
@@ -55,11 +55,11 @@ def uncounted(table: np.ndarray, areas: np.ndarray) -> np.ndarray:
 
 
 def outcomes(evaluation: Any, found: np.ndarray, objects: np.ndarray) -> np.ndarray:
-    """int8 (A, T, D): MISS, HIT, or IGNORED where a detection or its object does not count.
+    """Returns int8 (A, T, D): MISS, HIT, or IGNORED if a detection or its object does not count.
 
     Args:
-        found, objects: `entries` of the detections, at most as many a pair as the evaluation
-            takes, and of the objects.
+        found, objects: `entries` of the detections, not more in a pair than the evaluation uses,
+            and of the objects.
     """
     params = evaluation.params
     areas, thresholds = np.asarray(params.areaRng, dtype=float), np.asarray(params.iouThrs)
@@ -86,10 +86,11 @@ def match(
     crowd: np.ndarray,
     thresholds: np.ndarray,
 ) -> np.ndarray:
-    """int8 (A, T, d): MISS, HIT, or IGNORED where the matched object does not count.
+    """Returns int8 (A, T, d): MISS, HIT, or IGNORED if the matched object does not count.
 
     Each detection, by falling score, takes the free object of its pair that it overlaps most (the
-    last of equals), one that does not count only where no other is near enough. Crowds stay free.
+    last one of equals). It takes an object that does not count only if no other one is near enough.
+    Crowds stay free.
 
     Args:
         ious: (d, g). pairs: int (d,), sorted, in 0..P-1. ignored: bool (P, A, g). crowd: bool

@@ -1,9 +1,9 @@
 """The objects of a COCO file in the evaluators' form, under ids of our own.
 
 The form is pycocotools' (or faster-coco-eval's) object of annotations. Images, categories and
-annotations are numbered 1, 2, ... in the order of the file's ids, so that no id of the file means
-"no match" (0 does there) or has a type that an evaluator fails on. Boxes and areas are the
-annotated ones in float64: the scores are pycocotools' own wherever that can read the file.
+annotations are numbered 1, 2, ... in the order of the file's ids, so no id of the file can mean "no
+match" (as 0 does for the evaluators) or have a type on which an evaluator fails. Boxes and areas
+are the annotated ones in float64: the scores are those of pycocotools if it can read the file.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Truth:
         return as_object(library, self.dataset)
 
     def image_numbers(self, image_ids: Iterable[Id]) -> list[int]:
-        """Our ids of images. Raises InputError for one that the file does not list."""
+        """Returns our ids of images. Raises InputError for one that the file does not list."""
         known = _numbered(self.images)
         numbers = []
         for image_id in image_ids:
@@ -53,7 +53,9 @@ class Truth:
         return numbers
 
     def results(self, results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        """Detections under our ids; those of categories that the file has not are left out."""
+        """Returns detections under our ids, without those of categories that the file does not
+        have.
+        """
         categories = _numbered(self.categories)
         images = self.image_numbers(result["image_id"] for result in results)
         found = []
@@ -70,10 +72,7 @@ def read_truth(
     keypoints: int = 0,
     content: Mapping[str, Any] | None = None,
 ) -> Truth:
-    """The objects of the file.
-
-    Args:
-        path: the JSON file.
+    """Returns the objects of the file. Args: path: the JSON file.
         classes: its categories that are scored also if they have no object.
         keypoints: how many an object has; 0: they are not read.
         content: what the file holds, if it is not read as a COCO file.
@@ -90,7 +89,7 @@ def read_truth(
     annotations = list(
         read_annotations(content, path, images, names, findings, scored=True, keypoints=keypoints)
     )
-    if findings.refused:  # what is only noted was said when the data set was opened
+    if findings.refused:  # notes are not repeated: they were printed when the data set was opened
         findings.report()
     order, numbers = _numbered(images), _numbered(kept)
     dataset = {
@@ -145,7 +144,7 @@ def _numbered(ids: Iterable[Id]) -> dict[Id, int]:
 
 
 def _number(reference: Id, numbers: Mapping[Id, int]) -> int | None:
-    """Our number of what a reference means, which may be of a different type than the file's id."""
+    """Returns our number for a reference, whose type may differ from that of the file's id."""
     if reference in numbers:
         return numbers[reference]
     known = find_id(reference, numbers)
@@ -153,7 +152,7 @@ def _number(reference: Id, numbers: Mapping[Id, int]) -> int | None:
 
 
 def rows_of_kind(results: Sequence[Mapping[str, Any]], kind: str) -> list[dict[str, Any]]:
-    """New rows for the libraries, which add keys to those that they are given.
+    """Returns new rows for the libraries, which add keys to the rows that they get.
 
     Rows of masks are without boxes: otherwise the box's area would decide whether a mask is small,
     medium or large.
@@ -163,5 +162,7 @@ def rows_of_kind(results: Sequence[Mapping[str, Any]], kind: str) -> list[dict[s
 
 
 def percent(value: float) -> float:
-    """A score in percent; the libraries' -1, of what no object has, is NaN."""
+    """Returns a score in percent; NaN for the libraries' -1, which means that there is no
+    object.
+    """
     return float(value) * 100.0 if value > -1 else float("nan")

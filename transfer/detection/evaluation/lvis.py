@@ -30,12 +30,13 @@ from transfer.detection.evaluation.pr_curves import PrecisionRecall
 from transfer.results.replicates import Replicates
 from transfer.results.reweighted import keep_classes, reweighted_ap
 
-MOST = 300  # detections of an image that LVIS's metrics take
+MOST = 300  # number of detections of an image that LVIS's metrics use
 
 
 class Part(NamedTuple):
-    """What a metric is the mean of: rows of thresholds, the place of an area range, and of a
-    frequency group (None: all classes)."""
+    """The part of the scores whose mean is a metric: rows of thresholds, the place of an area
+    range, and that of a frequency group (None: all classes).
+    """
 
     thresholds: slice = slice(None)
     area: int = 0
@@ -66,9 +67,9 @@ def evaluate_lvis(
     replicates: Replicates | None = None,
     pr_curves: PrecisionRecall | None = None,
 ) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
-    """(metrics, per_class) in percent; the arguments are those of `evaluate_coco`.
-
-    `max_detections` above 300 takes that many of an image, fewer change nothing.
+    """Returns (metrics, per_class) in percent; the arguments are those of `evaluate_coco`. If
+    `max_detections` is above 300, that many detections of an image are used; a smaller number has
+    no effect.
 
     Raises InputError for an annotation file that cannot be scored, or a missing package.
     """
@@ -89,7 +90,7 @@ def evaluate_lvis(
         evaluation.run()
         metrics.update({f"{kind}/{name}": percent(evaluation.results[name]) for name in NAMES})
         precision = evaluation.eval["precision"][:, :, :, 0]
-        means = precision.mean(axis=(0, 1))  # of a class without objects all are -1
+        means = precision.mean(axis=(0, 1))  # all values of a class without objects are -1
         per_class[f"{kind}/AP"] = dict(zip(names, map(percent, means.tolist())))
         if replicates is not None:
             ids = [truth.images[number - 1] for number in evaluation.params.img_ids]
@@ -144,7 +145,9 @@ def _means(evaluation: Any, table: np.ndarray) -> Iterator[tuple[str, np.ndarray
 
 
 def _federated(truth: Truth, content: Mapping[str, Any]) -> dict[str, Any]:
-    """The objects under our ids, with what LVIS adds to images and categories."""
+    """Returns the objects under our ids, with the fields that LVIS adds to images and
+    categories.
+    """
     images = {as_id(entry["id"]): entry for entry in content["images"]}
     groups = {as_id(entry["id"]): entry["frequency"] for entry in content["categories"]}
     numbers: dict[Id | None, int] = dict(zip(truth.categories, count(1)))

@@ -1,8 +1,8 @@
-"""The evaluator of the package `lvis`, imported so that it runs where its scores can be computed.
+"""Imports the evaluator of the package `lvis` without what its package needs only for drawings.
 
 Version 0.5.3, the last one, imports OpenCV for its drawings, sets up Python's logging, and uses
-`numpy.float`, which NumPy 1.24 removed. None of that takes part in the scores: its module of
-drawings stays out, the logging stays as it is, and the name is given back to this package alone.
+`numpy.float`, which NumPy 1.24 removed. The scores do not need the drawings: their module is not
+imported, Python's logging is not changed, and only this package gets `numpy.float` back.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ DRAWING = "lvis.vis"
 
 
 class _NumPy:
-    """NumPy with the name that it had before 1.24."""
+    """NumPy with the name `float`, which it had before 1.24."""
 
     float = float
 
@@ -30,7 +30,7 @@ class _NumPy:
 
 
 def import_lvis() -> ModuleType:
-    """The module `lvis.eval`, which also has LVIS and LVISResults.
+    """Returns the module `lvis.eval`, which also has LVIS and LVISResults.
 
     Raises InputError if the package is not installed.
     """
@@ -55,5 +55,5 @@ def import_lvis() -> ModuleType:
         root.setLevel(level)
     if not hasattr(numpy, "float"):
         setattr(module, "np", _NumPy())
-    logging.getLogger("lvis").setLevel(logging.ERROR)  # else a warning of each evaluation
+    logging.getLogger("lvis").setLevel(logging.ERROR)  # otherwise each evaluation prints a warning
     return module

@@ -3,10 +3,9 @@
     {schema, recall: [0, 0.01, ..., 1], mean: {"bbox/AP50": [...], ...},
      class_recall: [0, 0.05, ..., 1], per_class: {"bbox/AP50": {class: [...]}, ...}}
 
-Precision is interpolated, as both benchmarks do: the best one at this recall or a higher one, 0
-where a recall is not reached. `bbox/AP` is the mean over IoU .50, .55, ..., .95. Values are
-fractions, rounded to 0.0001. The mean over recalls is COCO's AP; VOC's 2007 metric takes every
-tenth of them.
+Precision is interpolated, as both benchmarks do: the best one at this recall or a higher one, 0 if
+a recall is not reached. `bbox/AP` is the mean over IoU .50, .55, ..., .95. Values are fractions,
+rounded to 0.0001. The mean over recalls is COCO's AP; VOC's 2007 metric takes every tenth of them.
 
 Legend: T IoU thresholds, R recalls, C classes.
 """
@@ -62,7 +61,9 @@ class PrecisionRecall:
 
 
 def interpolate(recall: np.ndarray, precision: np.ndarray) -> np.ndarray:
-    """The best precision at or above each of RECALL, (R,); `recall` (d,) rises, or is NaN."""
+    """Returns the best precision at or above each of RECALL, (R,); `recall` (d,) rises, or is
+    NaN.
+    """
     if not len(recall) or np.isnan(recall).any():
         return np.zeros(len(RECALL))
     envelope = np.append(np.maximum.accumulate(precision[::-1])[::-1], 0.0)

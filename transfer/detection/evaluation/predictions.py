@@ -1,8 +1,8 @@
-"""What a detector found in one image, and its form on disk.
+"""The detections in one image, and their form in a file.
 
-On disk it is a list of dicts in COCO's result format (boxes XYWH, masks as run lengths, category
-ids of the data set, nothing rounded): `inference/coco_instances_results.json`, for VOC data too
-(image_id is the file's stem).
+In the file they are a list of dicts in COCO's result format (boxes XYWH, masks as run lengths,
+category ids of the data set, nothing rounded): `inference/coco_instances_results.json`, for VOC
+data too (image_id is the file's stem).
 
 Legend: k detections; boxes XYXY in pixels of the original image, 0-based and half-open.
 """
@@ -21,7 +21,8 @@ from pretrain.common.checkpoint import atomic_write_text
 from pretrain.common.errors import InputError
 from transfer.datasets.samples import DetectionSet
 
-RESULT_KEYS = ("image_id", "category_id", "bbox", "score")  # of COCO's result format
+# number of decimals in COCO's result format
+RESULT_KEYS = ("image_id", "category_id", "bbox", "score")
 
 
 @dataclass(frozen=True)
@@ -80,8 +81,8 @@ def to_coco_results(
 def from_coco_results(
     results: Sequence[Mapping[str, Any]], category_ids: Sequence[int | str]
 ) -> list[Predictions]:
-    """The inverse of `to_coco_results`: one Predictions per image, images and detections in the
-    order of the results. Boxes are float32, whose last bit the way through XYWH may change.
+    """The inverse of `to_coco_results`: returns one Predictions per image, in the order of the
+    results. Boxes are float32; the conversion to XYWH and back may change their last bit.
 
     Raises:
         InputError: a result lacks a key, or has a category that is not listed.
@@ -101,7 +102,7 @@ def from_coco_results(
 
 
 def _check_keypoints(place: int, result: Mapping[str, Any], first: Mapping[str, Any]) -> None:
-    """Raises InputError for keypoints that are not x, y, score of as many as the first result's."""
+    """Raises InputError unless all results have x, y and score for the same number of keypoints."""
     if "keypoints" not in result or "keypoints" not in first:
         return
     found, others = result["keypoints"], first["keypoints"]

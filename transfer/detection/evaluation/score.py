@@ -1,7 +1,7 @@
-"""Scores the predictions of a test set by the evaluator that the set's layout asks for.
+"""Scores the predictions of a test set by the evaluator for the layout of the set.
 
-Metrics and AP per class are in percent. The given folder gets `coco_instances_results.json` and
-`pr_curves.json`, on request with `replicates.json` next to them.
+Metrics and AP per class are in percent. `coco_instances_results.json` and `pr_curves.json` are
+written into the given folder, and `replicates.json` if it is requested.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def score(
     oks_sigmas: Sequence[float] = (),
     draws: int = 0,
 ) -> Scores:
-    """(metrics, per_class); results and precision-recall curves are written into `folder`.
+    """Returns (metrics, per_class); writes results and precision-recall curves into `folder`.
 
     `max_detections` above 100 is COCO's maximum of an image and class, above 300 LVIS's of an image
     (TEST.DETECTIONS_PER_IMAGE).
@@ -89,10 +89,10 @@ def scores_of(
     replicates: Replicates | None = None,
     pr_curves: PrecisionRecall | None = None,
 ) -> Scores:
-    """What `score` returns; writes nothing.
+    """Returns what `score` returns, but writes nothing.
 
     Args:
-        results: the predictions in COCO's result format, which a COCO or LVIS set is scored by; a
+        results: the predictions in COCO's result format, by which a COCO or LVIS set is scored; a
             VOC set is scored by the `predictions`.
     """
     if dataset.layout == "voc":

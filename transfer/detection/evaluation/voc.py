@@ -40,11 +40,11 @@ def evaluate_voc(
     replicates: Replicates | None = None,
     pr_curves: PrecisionRecall | None = None,
 ) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
-    """(metrics, per_class) in percent; a class without detections has AP 0.
+    """Returns (metrics, per_class) in percent; a class without detections has AP 0.
 
     `metric` is 2007 (11-point AP) or 2012 (area under the precision envelope). Predictions are
-    taken in the order given, which decides between equal scores. `replicates`, drawn of these
-    images, takes the metrics under its weights, `pr_curves` precision by recall.
+    taken in the order given, which decides between equal scores. `replicates`, drawn from these
+    images, collects the metrics under its weights, and `pr_curves` collects precision by recall.
     """
     if metric not in (2007, 2012):
         raise InputError(f"TRANSFER.VOC_METRIC must be 2007 or 2012, got {metric}")
@@ -76,7 +76,9 @@ def evaluate_voc(
 
 
 def average_precision(recall: np.ndarray, precision: np.ndarray, metric: int) -> float:
-    """AP in [0, 1] of a curve with rising recall, each (d,); NaN recall (no objects) gives 0."""
+    """Returns AP in [0, 1] of a curve with rising recall, each (d,); 0 if recall is NaN (no
+    objects).
+    """
     if metric == 2007:
         total = 0.0
         for level in LEVELS:
@@ -118,7 +120,7 @@ def _truth(dataset: DetectionSet, category: int) -> dict[int | str, dict[str, np
 def _detections(
     predictions: Sequence[Predictions], category: int, exact: bool
 ) -> tuple[list[int | str], np.ndarray]:
-    """Image ids and boxes (d, 4) of one class, by falling score."""
+    """Returns image ids and boxes (d, 4) of one class, by falling score."""
     ids: list[int | str] = []
     scores: list[float] = []
     rows: list[list[float]] = []
@@ -132,8 +134,8 @@ def _detections(
     if not exact:
         scores = [float(f"{score:.3f}") for score in scores]
         rows = [[float(f"{value:.1f}") for value in row] for row in rows]
-    # The default sort is not stable. Detectron2 calls it so, and the order of the many equal
-    # rounded scores moves AP in its last digits: the same call gives the same numbers.
+    # The default sort is not stable. Detectron2 uses it, and the order of the many equal rounded
+    # scores changes the last digits of AP. The same call gives the same numbers.
     order = np.argsort(-np.array(scores), kind="stable" if exact else None)
     boxes = np.array(rows, dtype=np.float64).reshape(-1, 4)[order]
     return [ids[i] for i in order], boxes
@@ -142,7 +144,9 @@ def _detections(
 def _nearest(
     ids: Sequence[int | str], boxes: np.ndarray, truth: Mapping[int | str, Mapping[str, np.ndarray]]
 ) -> list[tuple[int | str, int, float]]:
-    """Image, object that overlaps most (-1: there is none) and its IoU, of each detection."""
+    """Returns for each detection the image, the object that overlaps most (-1: none), and its
+    IoU.
+    """
     best, overlap = np.full(len(ids), -1), np.zeros(len(ids))
     places = defaultdict(list)
     for place, image_id in enumerate(ids):
@@ -167,7 +171,7 @@ def _outcomes(
         if best < 0 or not overlap > threshold:
             misses[i] = 1.0
         elif truth[image_id]["difficult"][best]:
-            continue  # neither right nor wrong, and the object stays free
+            continue  # the detection is neither right nor wrong, and the object stays free
         elif (image_id, best) in used:
             misses[i] = 1.0
         else:
@@ -177,7 +181,7 @@ def _outcomes(
 
 
 def _curve(hits: np.ndarray, misses: np.ndarray, positives: int) -> tuple[np.ndarray, np.ndarray]:
-    """Recall and precision after each detection, both (d,)."""
+    """Returns recall and precision after each detection, both (d,)."""
     hits, misses = np.cumsum(hits), np.cumsum(misses)
     with np.errstate(invalid="ignore", divide="ignore"):
         recall = hits / float(positives) if positives else np.full(len(hits), np.nan)

@@ -84,7 +84,7 @@ def cell_anchors(sizes: Sequence[float], ratios: Sequence[float]) -> Tensor:
 
 
 class AnchorGenerator(nn.Module):
-    """Anchors at every place of L maps; nothing of it is kept in the state dict."""
+    """Anchors at every place of L maps; the state dict does not have them."""
 
     def __init__(self, spec: AnchorSpec, strides: Sequence[int]) -> None:
         """Args: strides: pixels per cell of each map. Raises InputError as `AnchorSpec.rows`."""

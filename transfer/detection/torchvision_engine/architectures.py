@@ -18,7 +18,7 @@ ARCHITECTURES = {
     "build_vit_sfp_backbone": "VIT",  # ViTDet: a simple feature pyramid on a plain ViT
 }
 PYRAMIDS = ("FPN", "VIT")
-BUILDER = "build_"  # what all names begin with that are not timm's
+BUILDER = "build_"  # the beginning of all names that are not timm's
 
 
 class BackboneNames(dict[str, str]):
@@ -33,8 +33,8 @@ def architecture(cfg: CfgNode) -> str:
     """Returns "C4", "C5", "FPN", "TINY" or "VIT"; raises InputError for an unknown backbone.
 
     A ResNet without a pyramid is C4 with the heads whose second stage is res5, and C5 with any
-    others, which a whole ResNet is below.
-    A network of timm's has a pyramid, FPN; whether timm knows the name is asked when it is built.
+    others, which read a complete ResNet. A network of timm's has a pyramid, FPN; whether timm knows
+    the name is asked when it is built.
     """
     if is_timm(cfg):
         return "FPN"
@@ -43,10 +43,10 @@ def architecture(cfg: CfgNode) -> str:
 
 
 def is_timm(cfg: CfgNode) -> bool:
-    """Whether the backbone's name is not one of ours or Detectron2's, and so one of timm's."""
+    """Returns whether the backbone's name is one of timm's: neither ours nor Detectron2's."""
     return not cfg.MODEL.BACKBONE.NAME.startswith(BUILDER)
 
 
 def is_vit(cfg: CfgNode) -> bool:
-    """Whether the backbone is a ViT; False also for an unknown one."""
+    """Returns whether the backbone is a ViT; False also for an unknown one."""
     return ARCHITECTURES.get(cfg.MODEL.BACKBONE.NAME) == "VIT"

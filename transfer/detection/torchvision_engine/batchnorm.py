@@ -164,10 +164,10 @@ BATCH_NORMS = ("FrozenBN", "BN", "SyncBN", "nnSyncBN", "naiveSyncBN")
 
 
 def with_batch_norm(module: nn.Module, name: str) -> None:
-    """Puts the norm of that name, of `BATCH_NORMS`, in the place of each batch norm below a module.
+    """Replaces each batch norm below a module by the norm of that name in `BATCH_NORMS`.
 
     The new layers have the old ones' settings, tensors and, in timm's networks, activations. A
-    module without batch norm stays as it is, whatever the name.
+    module without batch norm is not changed, whatever the name is.
     """
     if name == "BN":
         return

@@ -1,4 +1,4 @@
-"""What the second stage makes of pooled boxes: vectors, then scores and deltas, then detections.
+"""The second stage turns pooled boxes into vectors, then scores and deltas, then detections.
 
 r boxes of all images, K classes (background is class K), k detections of an image.
 Specification: Girshick 2015 as in detectron2 `modeling/roi_heads/{box_head,fast_rcnn}.py`.
@@ -31,7 +31,7 @@ from transfer.detection.torchvision_engine.structures import BoxTargets, Detecti
 
 
 class BoxHead(nn.Module, ABC):
-    """What every box head is: pooled features of boxes in, one vector for each box out."""
+    """The interface of box heads: they turn the pooled features of each box into one vector."""
 
     out_dim: int  # length of the vectors
 
@@ -41,7 +41,7 @@ class BoxHead(nn.Module, ABC):
 
 
 class BoxHeadSpec(ABC):
-    """What every box head's spec is; `BOX_HEADS` names them all."""
+    """The interface of the specs of box heads; `BOX_HEADS` names them all."""
 
     @classmethod
     @abstractmethod
@@ -125,7 +125,7 @@ BOX_HEADS: dict[str, type[BoxHeadSpec]] = {"FastRCNNConvFCHead": ConvFCHeadSpec}
 
 
 def find_box_head(name: str, heads: str) -> type[BoxHeadSpec]:
-    """What reads the keys of the box head `name` in MODEL.ROI_HEADS.NAME `heads`.
+    """Returns the spec that reads the keys of the box head `name` in MODEL.ROI_HEADS.NAME `heads`.
 
     Raises InputError for an unknown name.
     """

@@ -72,7 +72,7 @@ def check_weight(key: str, value: float) -> None:
 
 
 def weighted(loss: Tensor, weight: float) -> Tensor:
-    """The loss times its weight; untouched where that is 1."""
+    """Returns the loss times its weight; the loss itself if the weight is 1."""
     return loss if weight == 1.0 else loss * weight
 
 

@@ -89,7 +89,7 @@ class CascadeHeadsSpec(StandardHeadsSpec):
 
 @dataclass(frozen=True)
 class StageOutput:
-    """What one stage says of the boxes of N images."""
+    """The output of one stage for the boxes of N images."""
 
     boxes: list[Tensor]  # N times (n, 4): what it was given
     logits: Tensor  # (r, K + 1)
@@ -160,7 +160,9 @@ class CascadeROIHeads(PooledHeads):
         boxes: Sequence[Tensor],
         image_sizes: Sequence[tuple[int, int]],
     ) -> list[Tensor]:
-        """What a stage makes of its boxes, clipped; in training without those that this empties."""
+        """Returns the refined boxes of a stage, clipped; in training without boxes that become
+        empty.
+        """
         refined = [clip(*image) for image in zip(predictor.decode(deltas, boxes), image_sizes)]
         if not self.training:
             return refined  # each stage scores the same boxes, row by row

@@ -1,7 +1,8 @@
 """The detector of two stages: a backbone, a region proposal network and a second stage.
 
-`DetectorSpec.from_config(cfg).build()` makes one. In training it returns losses, else detections.
-What it shares with a detector of one stage (`retinanet.py`) is in `BaseSpec` and `BaseDetector`.
+`DetectorSpec.from_config(cfg).build()` makes one. In training it returns losses, otherwise
+detections. `BaseSpec` and `BaseDetector` have what it shares with a detector of one stage
+(`retinanet.py`).
 
 N images of a batch, each float32 or uint8 (3, h, w) on 0..255 in the configured channel order.
 An element of a batch: {"image", "height", "width" (original), and for training "boxes" float32
@@ -65,12 +66,14 @@ ROI_HEADS: dict[str, type[RoiHeadsSpec]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class BaseSpec(ABC):
-    """What the specs of all detectors have; `meta_architectures.META_ARCHITECTURES` names them."""
+    """The common part of the specs of all detectors; `meta_architectures.META_ARCHITECTURES` names
+    them.
+    """
 
     backbone: BackboneSpec
     pixel_mean: tuple[float, ...]  # in INPUT.FORMAT order, on 0..255
     pixel_std: tuple[float, ...]
-    highpass: HighPass | None = None  # of the weights, not of the config
+    highpass: HighPass | None = None  # from the weights, not from the config
 
     @classmethod
     @abstractmethod
@@ -128,7 +131,7 @@ class DetectorSpec(BaseSpec):
         )
 
     def __post_init__(self) -> None:
-        """Raises InputError for maps that the backbone has not."""
+        """Raises InputError for maps that the backbone does not have."""
         self.backbone.check_maps(self.rpn.in_features, self.roi_heads.in_features)
 
     def build(self) -> Detector:
@@ -137,9 +140,9 @@ class DetectorSpec(BaseSpec):
 
 
 class BaseDetector(nn.Module, ABC):
-    """What all detectors share: the batch's pixels, and where losses and detections come from.
-
-    Child `backbone`; what it makes is handed to `losses` in training, to `find` else.
+    """The common part of all detectors: it prepares the pixels of a batch and calls the methods
+    that make losses and detections. The maps of its child `backbone` are given to `losses` in
+    training, otherwise to `find`.
     """
 
     spec: BaseSpec
@@ -177,7 +180,9 @@ class BaseDetector(nn.Module, ABC):
 
     @property
     def leaves_unused(self) -> bool:
-        """Whether the backbone has layers for maps that nothing uses: they get no gradient."""
+        """Returns whether the backbone has layers for maps that no part uses: they do not get a
+        gradient.
+        """
         if isinstance(self.backbone, ResNet):
             return max(self.backbone.stages) > max(self.used)
         if not isinstance(self.backbone, (FPN, SimpleFeaturePyramid)):
@@ -194,11 +199,11 @@ class BaseDetector(nn.Module, ABC):
         return self.pixel_mean.device
 
     def forward(self, batch: Sequence[Mapping[str, Any]]) -> dict[str, Tensor] | list[Detections]:
-        """In training the scalar losses, else N detections in the original images' pixels, without
-        gradients.
+        """Returns the scalar losses in training, otherwise N detections in the original images'
+        pixels, without gradients.
 
         Raises:
-            InputError: masks or keypoints are trained and an image with objects brings none.
+            InputError: masks or keypoints are trained, and an image with objects does not have any.
         """
         if not self.training:
             with torch.no_grad():

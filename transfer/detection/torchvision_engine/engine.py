@@ -81,7 +81,7 @@ class TorchvisionEngine:
         )
         if cfg.TEST.PRECISE_BN.ENABLED:
             if run.start_iter < cfg.SOLVER.MAX_ITER:
-                run.save(cfg.SOLVER.MAX_ITER - 1)  # what follows takes minutes
+                run.save(cfg.SOLVER.MAX_ITER - 1)  # the next steps take minutes
             run.model.train()
             # As many images whatever ACCUMULATE is, in parts that fit the memory.
             count = cfg.TRANSFER.ACCUMULATE
@@ -184,8 +184,8 @@ def training_batches(
 
 
 def make_factors(cfg: CfgNode, train_set: DetectionSet) -> torch.Tensor | None:
-    """How often each image is repeated, if DATALOADER.SAMPLER_TRAIN repeats them; crowd regions
-    count as objects, as in Detectron2."""
+    """Returns how often each image is repeated, if DATALOADER.SAMPLER_TRAIN repeats them; crowd
+    regions count as objects, as in Detectron2."""
     node, objects = cfg.DATALOADER, train_set.objects
     if node.SAMPLER_TRAIN != REPEATING:
         return None

@@ -86,7 +86,7 @@ class FPNSpec:
         return self.bottom_up.trunk_name
 
     def check_maps(self, rpn: Sequence[str], roi: Sequence[str]) -> None:
-        """Raises InputError for maps that the pyramid has not; see `features`."""
+        """Raises InputError for maps that the pyramid does not have; see `features`."""
         check_pyramid(self.maps, rpn, roi)
 
     @property

@@ -1,7 +1,7 @@
-"""Copies weights into a detector, and reports what became of every key.
+"""Copies weights into a detector, and reports what happened to every key.
 
-A backbone's tensors have torchvision's names, a whole model's have Detectron2's, which are those of
-`Detector.state_dict`.
+A backbone's tensors have torchvision's names, those of a complete model have Detectron2's, which
+are those of `Detector.state_dict`.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ EXTRA_NORM = "roi_heads.res5.norm."
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What became of the keys, sorted.
+    """What happened to the keys, sorted.
 
     Attributes:
         matched: names of the detector's tensors that are loaded.
@@ -130,7 +130,7 @@ def _load_vit(
 
 
 def load_model(detector: BaseDetector, state: Mapping[str, Tensor | np.ndarray]) -> LoadReport:
-    """Copies a whole model, ours or Detectron2's (`model_final.pth` or a zoo .pkl, key "model").
+    """Copies a complete model, ours or Detectron2's (`model_final.pth` or a zoo .pkl, key "model").
 
     Raises:
         InputError: as `load_backbone`.

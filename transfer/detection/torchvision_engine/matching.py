@@ -1,4 +1,4 @@
-"""Which ground truth a box answers for, and which boxes are trained on.
+"""Matches boxes to ground truths, and samples the boxes that are trained on.
 
 G ground-truth boxes, n candidate boxes (anchors or proposals).
 Specification: detectron2 `modeling/matcher.py` and `modeling/sampling.py`.

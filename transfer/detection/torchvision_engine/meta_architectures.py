@@ -20,5 +20,5 @@ NUM_CLASSES: Mapping[str, str] = {
 
 
 def find_spec(meta_architecture: str) -> type[BaseSpec]:
-    """What reads the config of a detector; InputError for an unknown name."""
+    """Returns the spec that reads the config of a detector; InputError for an unknown name."""
     return find(meta_architecture, META_ARCHITECTURES, "MODEL.META_ARCHITECTURE")

@@ -1,7 +1,7 @@
-"""Where a mask is true, and which boxes stay after NMS, with as few waits for a GPU as possible.
+"""Finds the true places of a mask and the boxes after NMS with as few waits for a GPU as possible.
 
 A GPU's boolean index, `nonzero` and `.tolist()` each make the host wait until the GPU has done all
-that it was given: how many places there are is known to it alone.
+that it was given: only the GPU knows the number of places.
 """
 
 from __future__ import annotations

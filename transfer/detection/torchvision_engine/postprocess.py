@@ -51,7 +51,7 @@ def paste_masks(masks: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:
     """
     pasted = torch.zeros(len(masks), *size, dtype=torch.bool, device=masks.device)
     if masks.device.type == "cpu":
-        # One mask at a time and only around its box: far fewer pixels than whole images.
+        # One mask at a time, and only around its box: far fewer pixels than in complete images.
         for index, box in enumerate(boxes):
             x0, y0 = (int(value) for value in (box[:2].floor() - 1).clamp(min=0))
             x1 = min(int(box[2].ceil()) + 1, size[1])

@@ -119,7 +119,7 @@ def update_bn_stats(model: nn.Module, batches: Iterable[Any], num_iters: int = 2
 
 
 def _shared_counts(layers: list[BatchNorm], counts: dict[nn.Module, int]) -> dict[Any, float]:
-    """The n behind each layer's variance: of all processes where the layer synchronises."""
+    """Returns the n of each layer's variance: over all processes if the layer synchronises."""
     own = {layer: float(counts.get(layer, 0)) for layer in layers}
     if world_size() == 1:
         return own

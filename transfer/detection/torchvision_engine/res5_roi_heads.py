@@ -39,7 +39,7 @@ class Res5HeadsSpec(RoiHeadsSpec):
     architectures = ("C4",)
 
     pooler: PoolerSpec
-    blocks: BottleneckSpec  # of res5, as of the backbone
+    blocks: BottleneckSpec  # norm of res5, the same as of the backbone
     extra_norm: bool  # a norm after res5
 
     @classmethod

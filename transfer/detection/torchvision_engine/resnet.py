@@ -56,7 +56,7 @@ def trunk_name(depth: int, groups: int, width_per_group: int) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class BottleneckSpec:
-    """What all bottlenecks of a ResNet have in common."""
+    """The settings that all bottlenecks of a ResNet have in common."""
 
     norm: str
     stride_in_1x1: bool  # MSRA's bottlenecks; False: torchvision's
@@ -126,7 +126,7 @@ class ResNetSpec:
 
     @property
     def res2_channels(self) -> int:
-        """Of the map of res2; each later stage doubles them."""
+        """The channels of the map of res2; each later stage doubles them."""
         return 64 if self.depth < 50 else 256
 
     @property
@@ -135,7 +135,7 @@ class ResNetSpec:
         return trunk_name(self.depth, self.blocks.groups, self.blocks.width_per_group)
 
     def check_maps(self, rpn: Sequence[str], roi: Sequence[str]) -> None:
-        """Raises InputError for maps that a C4 detector has not; see `features`."""
+        """Raises InputError for maps that a C4 detector does not have; see `features`."""
         if self.depth < 50:
             raise InputError(
                 f"MODEL.RESNETS.DEPTH {self.depth} has no C4 detector (its res5 head is made of "
@@ -181,11 +181,11 @@ class ResNetSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class C5ResNetSpec(ResNetSpec):
-    """A whole ResNet, on one of whose maps is a box head; with a dilated res5 this is the backbone
-    of the detectors that Detectron2 calls DC5."""
+    """A complete ResNet with a box head on one of its maps; with a dilated res5 this is the
+    backbone of the detectors that Detectron2 calls DC5."""
 
     def check_maps(self, rpn: Sequence[str], roi: Sequence[str]) -> None:
-        """Raises InputError for maps that such a detector has not; see `features`."""
+        """Raises InputError for maps that such a detector does not have; see `features`."""
         out = self.out_features
         check_known(OUT, out, STAGES)
         if "res5" not in out:
@@ -263,7 +263,7 @@ class Stem(nn.Module):
 
 
 class Block(nn.Module):
-    """What both residual blocks share: the shortcut (where channels change) and the sum."""
+    """The common part of both residual blocks: the shortcut (if channels change) and the sum."""
 
     def __init__(self, inputs: int, outputs: int, *, stride: int, norm: str) -> None:
         super().__init__()

@@ -30,7 +30,7 @@ from transfer.detection.torchvision_engine.structures import Detections, RoiSamp
 
 @dataclass(frozen=True, kw_only=True)
 class RoiHeadsSpec(ABC):
-    """What all second stages have; `detector.ROI_HEADS` names them."""
+    """The common part of all second stages; `detector.ROI_HEADS` names them."""
 
     architectures: ClassVar[tuple[str, ...]]  # of the detectors that can have such heads
 

@@ -1,4 +1,5 @@
-"""Which proposals the second stage is trained on: each is matched to the ground truth, some drawn.
+"""Chooses the proposals that train the second stage: each is matched to the ground truth, some are
+drawn.
 
 n proposals and G ground-truth boxes of an image, r sampled boxes.
 Specification: detectron2 `modeling/roi_heads/roi_heads.py` (label_and_sample_proposals).

@@ -175,7 +175,8 @@ class RPN(nn.Module):
         what their loss compares with (N, R, 4), see `BoxLoss.targets`: of use where the label is
         1."""
         low, high = self.spec.iou_thresholds
-        # Low quality too: else an object that no anchor fits well would never be learned.
+        # Low quality is allowed: otherwise an object that no anchor fits well would never be
+        # learned.
         matched_rows = [
             match(pairwise_iou(boxes, anchors), low=low, high=high, allow_low_quality=True)
             for boxes in gt_boxes

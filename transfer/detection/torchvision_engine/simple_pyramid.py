@@ -68,7 +68,7 @@ class SimplePyramidSpec:
         return [int(math.log2(self.vit.patch_size / scale)) for scale in SCALES]
 
     def check_maps(self, rpn: Sequence[str], roi: Sequence[str]) -> None:
-        """Raises InputError for maps that the pyramid has not; see `features`."""
+        """Raises InputError for maps that the pyramid does not have; see `features`."""
         check_pyramid([f"p{level}" for level in (*self.levels, self.levels[-1] + 1)], rpn, roi)
 
     def build(self) -> SimpleFeaturePyramid:

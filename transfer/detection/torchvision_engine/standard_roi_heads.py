@@ -119,8 +119,8 @@ class PooledHeads(RoiHeads):
     def _other_losses(
         self, features: dict[str, Tensor], samples: Sequence[RoiSample]
     ) -> dict[str, Tensor]:
-        """Those of the sampled boxes that hold an object: with masks {"loss_mask"}, with keypoints
-        {"loss_keypoint"}, of the boxes with a labelled one."""
+        """Returns the losses of the sampled boxes that hold an object: with masks {"loss_mask"},
+        with keypoints {"loss_keypoint"}, of the boxes with a labelled one."""
         losses: dict[str, Tensor] = {}
         chosen = [sample.foreground() for sample in samples]
         if self.mask_head is not None:

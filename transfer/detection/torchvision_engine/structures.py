@@ -105,7 +105,7 @@ class BoxTargets:
 
 @dataclass
 class Detections:
-    """What was found in one image, sorted by falling score."""
+    """The detections in one image, sorted by falling score."""
 
     boxes: Tensor  # (k, 4); in the original image's pixels once postprocessed
     scores: Tensor  # (k,) in [0, 1]

@@ -104,18 +104,20 @@ def _check_name(name: str) -> None:
 
 
 def has_layer_groups(name: str) -> bool:
-    """Whether `training.optimizer.convnext_layer_factor` knows the layers of timm's network."""
+    """Returns whether `training.optimizer.convnext_layer_factor` knows the layers of timm's
+    network.
+    """
     return parse_convnext(name) is not None
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How timm's network is put together.
+    """The structure of timm's network.
 
     Attributes:
         stages: the last map of a stride -> its parts, in the order in which they run; "stem" is
             before the first of them, or before the stage of stride 4 has begun.
-        after: parts behind the last map, which a detector has no use for.
+        after: parts after the last map, which a detector does not use.
         channels: stage -> channels of its map; strides: of all maps that timm names.
         places: stage -> the place of its map among timm's.
         batch_norms: whether there is any.
@@ -219,5 +221,7 @@ class TimmConvNet(nn.Module):
                 freeze(self.network, part)
 
     def is_left_out(self, name: str) -> bool:
-        """Whether a tensor of timm's whole network is of a part behind the last map."""
+        """Returns whether a tensor of timm's complete network belongs to a part after the last
+        map.
+        """
         return name.startswith(tuple(f"{part}." for part in self.after))

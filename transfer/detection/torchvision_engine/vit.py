@@ -1,7 +1,7 @@
 """ViTDet's plain Vision Transformer, which gives one map of stride `patch_size`.
 
 N batch, H x W tokens, D width, h heads. Pre-norm blocks; most attend within windows, a few over the
-whole image. No class token and no last norm: a detector has no use for them.
+complete image. It has no class token and no last norm, since a detector does not use them.
 Specification: Li et al. 2022 (arXiv 2203.16527) as in detectron2 `modeling/backbone/vit.py`, whose
 state dict this is; timm's names but for the relative positions.
 """
@@ -142,7 +142,7 @@ class Block(nn.Module):
     def __init__(
         self, width: int, heads: int, *, window: int, grid: int | None, drop_path: float
     ) -> None:
-        """Args: window: side of the attention's windows in tokens, 0 for the whole image."""
+        """Args: window: side of the attention's windows in tokens, 0 for the complete image."""
         from timm.layers import DropPath
 
         super().__init__()

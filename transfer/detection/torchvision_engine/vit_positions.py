@@ -15,7 +15,7 @@ from torch import Tensor
 
 
 def to_windows(tokens: Tensor, side: int) -> Tensor:
-    """(N, H, W, D) -> (N * windows, s, s, D), padded below and right with zeros where needed."""
+    """(N, H, W, D) -> (N * windows, s, s, D), padded below and right with zeros if needed."""
     height, width = tokens.shape[1:3]
     padded = F.pad(tokens, (0, 0, 0, -width % side, 0, -height % side))
     rows, columns = padded.shape[1] // side, padded.shape[2] // side
@@ -34,7 +34,7 @@ def from_windows(windows: Tensor, height: int, width: int) -> Tensor:
 def absolute_positions(table: Tensor, height: int, width: int) -> Tensor:
     """Learned positions (1, 1 + side * side, D), the class token's first -> (1, height, width, D).
 
-    The class token's is dropped, the others are resampled bicubically where the grid differs.
+    The class token's is dropped, the others are resampled bicubically if the grid differs.
     """
     grid = table[:, 1:]
     side = math.isqrt(grid.shape[1])
