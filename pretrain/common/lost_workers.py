@@ -24,6 +24,7 @@ class Batches:
 
     Raises:
         RuntimeError: a process of a loader died (`pretrain.common.errors.failure` has its line).
+        ConnectionError, EOFError: the same, noticed by a batch that broke off.
     """
 
     def __init__(self, loader: DataLoader[Any]) -> None:

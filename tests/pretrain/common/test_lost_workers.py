@@ -82,10 +82,12 @@ def test_a_death_while_a_batch_is_waited_for_is_told_at_once() -> None:
     batches = iter(loader(Numbers(dies_at=150)))
     next(batches)
     began = time.monotonic()
-    with pytest.raises(RuntimeError) as caught:
+    # A batch that was sent before can break off first, which is one of the other errors.
+    with pytest.raises((RuntimeError, ConnectionError, EOFError)) as caught:
         list(batches)
-    assert "(is killed by signal: Killed)" in failure(caught.value)
+    assert failure(caught.value).startswith("a process that loads images died (")
     assert time.monotonic() - began < 4  # torch itself looks every 5 seconds
+    time.sleep(0.3)  # if the batch broke off first, the news comes now: not in the next test
 
 
 def test_a_death_after_the_last_batch_does_not_matter() -> None:
