@@ -61,8 +61,7 @@ def test_tf32_is_asked_for_before_the_trials_and_is_a_protocol_of_its_own(
         return f"{key} was asked for"
 
     def read(*words: str) -> CfgNode:
-        folder = {"detection": "detection", "segmentation": "segmentation"}
-        place = folder.get(task.name, "classification")
+        place = "classification" if isinstance(task, ClassificationTask) else "detection"
         return load_config(config, task.roles.make_defaults(), words, place)
 
     monkeypatch.setattr(command, "allow_tf32", allow)
