@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader
 
 from pretrain.common import resources
 from pretrain.common.errors import failure
+from pretrain.common.lost_workers import Batches
 from pretrain.common.resources import loader_processes
 
 
@@ -77,5 +78,5 @@ def test_a_batch_that_cannot_be_sent_ends_the_training(text: str, line: str) -> 
     """Without `loader_processes` the loop would wait for it forever."""
     loader = DataLoader([Unsendable(text)], collate_fn=list, **loader_processes(1))
     with pytest.raises(RuntimeError) as error:
-        next(iter(loader))
+        next(iter(Batches(loader)))
     assert line in failure(error.value)
