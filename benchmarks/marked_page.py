@@ -15,12 +15,20 @@ def begin_of(module: str) -> str:
 
 
 def replaced(text: str, module: str, lines: Sequence[str]) -> str:
-    """The page with the lines between its two marks. Raises InputError for a page without them."""
-    before, begin, rest = text.partition(begin_of(module))
+    """The page with the lines between the marks of `python -m MODULE`; see `replaced_after`."""
+    return replaced_after(text, begin_of(module), lines)
+
+
+def replaced_after(text: str, mark: str, lines: Sequence[str]) -> str:
+    """The page with the lines between a mark and `END`. Raises InputError for a page without them.
+
+    Args:
+        mark: the line before the lines.
+    """
+    before, begin, rest = text.partition(mark)
     _, end, after = rest.partition(END)
     if not begin or not end:
         raise InputError(
-            f"the page lacks the lines '{begin_of(module)}' and '{END}'; the table goes between "
-            "them"
+            f"the page lacks the lines '{mark}' and '{END}'; the table goes between them"
         )
     return "\n".join([before + begin, *lines, END + after])

@@ -17,9 +17,8 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-import yaml
-
 from docs.generate.config_headers import Header, read_header
+from pretrain.common.config import base_chain
 from pretrain.defaults import get_defaults
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -112,10 +111,8 @@ def scored_data(path: Path) -> str:
 
 def _data_of(path: Path, key: str) -> str | list[str] | None:
     """DATASETS.`key` of a config or of the nearest config that it is based on."""
-    content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    names = content.get("DATASETS", {}).get(key)
-    base = content.get("_BASE_")
-    return _data_of(path.parent / base, key) if names is None and base else names
+    found = (content.get("DATASETS", {}).get(key) for _, content in base_chain(path))
+    return next((names for names in found if names is not None), None)
 
 
 def format_test(data: str) -> str:

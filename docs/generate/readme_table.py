@@ -9,12 +9,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
+from benchmarks.marked_page import replaced
 from docs.generate.config_headers import read_header
 from docs.generate.markdown_table import code, table
 from docs.generate.protocol_state import CONFIGS, FORMAT, NO_RECORD, ROOT, RUN, SMALL, state_of
 
-BEGIN = "<!-- `python -m docs.generate` writes from here ... -->\n"
-END = "<!-- ... to here -->\n"
+MODULE = "docs.generate"
 
 
 class Group(NamedTuple):
@@ -87,11 +87,8 @@ GROUPS = (
 def readme() -> str:
     """The README's text with the table as it is now."""
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    assert begin and end, f"README.md lacks the marks {BEGIN}{END}"
     rows = ((group.title, group.source, _state(group)) for group in GROUPS)
-    return before + begin + table(("protocols", "source", "state"), rows) + end + after
+    return replaced(text, MODULE, table(("protocols", "source", "state"), rows).splitlines())
 
 
 def _state(group: Group) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.marked_page import END, begin_of
 from docs.generate.config_headers import read_header
 from docs.generate.pages import DOCS, PAGES
 from docs.generate.protocol_state import (
@@ -26,7 +27,7 @@ from docs.generate.protocol_state import (
     scored_data,
     state_of,
 )
-from docs.generate.readme_table import BEGIN, END, GROUPS, readme
+from docs.generate.readme_table import GROUPS, MODULE, readme
 
 ALL = sorted(CONFIGS.rglob("*.yaml"))
 TRANSFER = [path for path in ALL if path.is_relative_to(CONFIGS / "detection")]
@@ -125,7 +126,7 @@ def test_every_row_has_a_state() -> None:
 
 def test_table_of_the_readme() -> None:
     text = readme()
-    rows = text[text.index(BEGIN) : text.index(END)].splitlines()[3:]
+    rows = text[text.index(begin_of(MODULE)) : text.index(END)].splitlines()[3:]
     assert len(rows) == len(GROUPS) and all(group.configs() for group in GROUPS)
     published = {path.stem for path in TRANSFER if read_header(path).not_run}
     grouped = {path.stem for group in GROUPS for path in group.configs()}

@@ -22,11 +22,12 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from benchmarks.marked_page import replaced_after
 from benchmarks.result_file import write_result
 
 ROOT = Path(__file__).parents[2]
 RESULT, PAGE = ROOT / "benchmarks/results/faults_2cores.json", ROOT / "docs/guarantees.md"
-BEGIN, END = "<!-- {} of tests/faults/counts.py -->", "<!-- end -->"
+BEGIN = "<!-- {} of tests/faults/counts.py -->"
 COLUMNS = {
     "reader": ("cases", "ok", "refused", "seconds"),
     "trainer": ("runs", "kills", "late", "different", "seconds"),
@@ -81,8 +82,7 @@ def tables(measured: Mapping[str, Any]) -> dict[str, str]:
 def with_tables(page: str, measured: Mapping[str, Any]) -> str:
     """The page with the text between its marks made from the counts."""
     for kind, table in tables(measured).items():
-        before, rest = page.split(BEGIN.format(kind))
-        page = before + BEGIN.format(kind) + "\n" + table + "\n" + END + rest.split(END, 1)[1]
+        page = replaced_after(page, BEGIN.format(kind), [table])
     return page
 
 

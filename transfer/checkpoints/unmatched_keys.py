@@ -158,10 +158,7 @@ def check_complete(
 def _lacks_a_part(state: Mapping[str, Tensor], wanted: Iterable[str]) -> bool:
     """Whether a whole block is missing, or the statistics of all batch norms: then it is a network
     of its own, such as timm's resnet26 or resnet50_gn, rather than a damaged file."""
-    for part in (_block, _statistics):
-        if {part(name) for name in wanted} - {part(name) for name in state}:
-            return True
-    return False
+    return any(set(map(part, wanted)) - set(map(part, state)) for part in (_block, _statistics))
 
 
 def _block(name: str) -> str:

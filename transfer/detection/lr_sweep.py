@@ -114,8 +114,10 @@ def choose_rate(
         resume: a rate whose training was asked to end continues from there.
 
     Finished rates are in `folder`/lr_sweep.json and are not run again. A run whose loss is not
-    finite has no AP and cannot win. If two are equal, the lower rate wins. Raises: InputError: no
-    rate led to an AP.
+    finite has no AP and cannot win. If two are equal, the lower rate wins.
+
+    Raises:
+        InputError: no rate led to an AP.
     """
     rest, held_out = split(train_set, cfg.TRANSFER.LR_SWEEP.HELD_OUT, cfg.SEED)
     record = folder / FILE_NAME

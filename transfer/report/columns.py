@@ -83,23 +83,27 @@ def _labels(
     title = _title(key)
     same = [k for k in given if (k.task, k.name, _title(k)) == (key.task, key.name, title)]
     here = [other for other in same if other.dataset == key.dataset]
-    parts = [key.dataset] if len(here) < len(same) else []
-    overrides = ""
+    # The parts of the title, and of the short one
+    parts = [(key.dataset, key.dataset)] if len(here) < len(same) else []
     if len({other.engine for other in here}) > 1:
-        parts.append(key.engine)
+        parts.append((key.engine, key.engine))
     if len({other.config_sha256 for other in here}) > 1:
         pairs = [pair for pair in given[key] if may_belong(key.task, pair.split()[0], config)]
         # The user had to set data that all of them name: it does not distinguish the columns
         data = {pair for pair in pairs if pair.split()[0] in left_to_user(key.name)}
         data = {pair for pair in data if all(pair in given[other] for other in here)}
         shown = printable(" ".join(pair for pair in pairs if pair not in data))
-        overrides = f"{shown}, " if shown else ""
-        parts.append(f"{overrides or 'as shipped, '}config {key.config_sha256[:7]}")
+        digest = f"config {key.config_sha256[:7]}"
+        shipped = f"as shipped, {digest}"
+        parts.append((f"{shown}, {digest}", digest) if shown else (shipped, shipped))
     alike = [other for other in here if other._replace(data=key.data) == key]
     if len(alike) > 1:
-        parts.append(f"data {key.data[:7] or 'unknown'}")
-    label = f"{title} [{'; '.join(parts)}]" if parts else title
-    return label, label.replace(overrides, "") if overrides else label
+        data_of = f"data {key.data[:7] or 'unknown'}"
+        parts.append((data_of, data_of))
+    if not parts:
+        return title, title
+    label, short = (f"{title} [{'; '.join(words)}]" for words in zip(*parts))
+    return label, short
 
 
 def _title(key: ProtocolKey) -> str:

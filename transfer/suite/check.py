@@ -22,7 +22,7 @@ from pretrain.data.build import PretrainingData
 from pretrain.data.datasets import ImageDataset
 from transfer.checkpoints.files import RANDOM
 from transfer.checkpoints.networks.architectures import same_trunk
-from transfer.suite.config import TOOLS, Collector, Problems
+from transfer.suite.config import TASK_FOLDERS, Collector, Problems
 from transfer.suite.earlier import (
     check_pretraining_folder,
     check_task_folder,
@@ -106,7 +106,7 @@ def check_configs(jobs: Sequence[Job], pretraining: Pretraining) -> None:
         with found.about(_subject(job)):
             if job.kind == "pretrain":
                 pretraining.load_checked(job.config, job.overrides, job.processes)
-            elif job.kind in TOOLS:
+            elif job.kind in TASK_FOLDERS:
                 task_of_job(job).load_config(job.config, job.overrides)
     found.close()
 
@@ -134,7 +134,7 @@ def check_jobs(jobs: Sequence[Job], pretraining: Pretraining) -> Checks:
                 problem = data
         if problem is not None:
             checks.problems[job.name] = (job.name, str(problem))
-    for job in (job for job in jobs if job.kind in TOOLS):
+    for job in (job for job in jobs if job.kind in TASK_FOLDERS):
         task, _, checkpoint = job.name.rpartition("/")
         if job.weights not in made:
             made[job.weights] = _outcome(_known, job.weights)

@@ -20,8 +20,8 @@ from pretrain.common.printable import shown
 from transfer.checkpoints.files import RANDOM
 from transfer.checkpoints.sources import check_source
 
-# Command of a task -> its script, and the folder of its configs
-TOOLS = {"det": ("train_det.py", "detection"), "cls": ("train_cls.py", "classification")}
+# Command of a task -> the folder of its configs, and so its script (`pretrain.common.config`)
+TASK_FOLDERS = {"det": "detection", "cls": "classification"}
 NEEDED = {
     "PRETRAIN": ("name", "config"),
     "CHECKPOINTS": ("name", "weights"),
@@ -146,7 +146,7 @@ def _check_pretrain(entry: Entry) -> None:
 
 
 def _check_task(entry: Entry) -> None:
-    _, folder = find(entry["command"], TOOLS, "command", f"TASKS {entry['name']}")
+    folder = find(entry["command"], TASK_FOLDERS, "command", f"TASKS {entry['name']}")
     find_config(entry["config"], folder)
     trials = entry.get("trials", 1)
     if type(trials) is not int or trials < 1:

@@ -13,11 +13,11 @@ from pathlib import Path
 
 from fvcore.common.config import CfgNode
 
-from pretrain.common.config import find_config, shipped_folder
+from pretrain.common.config import COMMANDS, find_config, shipped_folder
 from pretrain.common.lookup import find
 from pretrain.common.progress import progress_folder
 from pretrain.common.run_files import CHECKPOINT, RECORD
-from transfer.suite.config import TOOLS, Entry, read_entries
+from transfer.suite.config import TASK_FOLDERS, Entry, read_entries
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ def split_trials(jobs: Sequence[Job], slots: int) -> list[Job]:
 
     Trials of classification stay together: they share the features, which take most of the time.
     """
-    tasks = [job for job in jobs if job.kind in TOOLS and not job.is_done()]
+    tasks = [job for job in jobs if job.kind in TASK_FOLDERS and not job.is_done()]
     if len(tasks) >= slots:
         return list(jobs)
     return [part for job in jobs for part in (_by_trial(job) if job.kind == "det" else [job])]
@@ -130,7 +130,7 @@ def command_of(
     gpus: int = 1,
 ) -> tuple[str, ...]:
     """Returns the command line of one run; kind: pretrain, det or cls."""
-    script = TOOLS[kind][0] if kind in TOOLS else "train_ssl.py"
+    script = Path(COMMANDS[TASK_FOLDERS.get(kind, kind)]).name
     if gpus > 1:
         options = (*options, "--num-gpus", str(gpus))
     options = (*options, "--output", str(output), "--resume")
@@ -184,7 +184,7 @@ def _task_job(
 ) -> Job:
     kind, (path, needs) = task["command"], weights
     target, trials = output / task["name"] / name, task.get("trials", 1)
-    config = str(find_config(task["config"], TOOLS[kind][1]))
+    config = str(find_config(task["config"], TASK_FOLDERS[kind]))
     options = ("--weights", path, "--name", name, "--trials", str(trials))
     return Job(
         name=f"{task['name']}/{name}",

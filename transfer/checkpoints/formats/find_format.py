@@ -70,7 +70,7 @@ def _beside_refused(raw: RawFile, refused: InputError) -> Found:
     """Returns the complete trunk of a file that has a refused network in a different place.
 
     Raises:
-        InputError: `refused`, if there is no such trunk; or the reason why the trunk is refused.
+        InputError: `refused` if the file has no such trunk, otherwise why the trunk is refused.
     """
     plain = unwrap(raw.content, keep_first=False)
     try:

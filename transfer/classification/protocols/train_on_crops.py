@@ -250,6 +250,7 @@ def _run(
     """Trains once; returns the progress, hits of the last test (M, H, 2), names of the H heads."""
     job, cfg, loader = shared.job, shared.job.cfg, shared.job.cfg.DATALOADER
     trainer, images = make_training(shared, lr, train)
+    chosen = folder == shared.trial.folder  # not a run that tries a rate
     # The networks of earlier rates have drawn from it, if this process has built them.
     torch.manual_seed(shared.trial.seed)
     done, hits = fit(
@@ -268,9 +269,7 @@ def _run(
         resume=job.request.resume,
         frozen_state=shared.weights.state,
         data=from_main(None, lambda: train.fingerprint),
-        loggers=(
-            cfg.LOGGER if folder == shared.trial.folder else ""
-        ),  # not the runs to choose a rate
+        loggers=cfg.LOGGER if chosen else "",
         desc=f"{cfg.PROTOCOL.NAME}, lr {lr:g}",
     )
     return done, hits, trainer.model.names

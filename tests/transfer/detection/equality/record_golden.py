@@ -9,11 +9,12 @@ names and seeds. After a change of cases.py or inputs.py, run it again and commi
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-import torch
 
+from tests import golden_files
 from tests.transfer.detection.equality.cases import CASES, SLOW
 from tests.transfer.detection.equality.runs import condense, run_case
 from tests.transfer.detection.equality.their_inputs import record
@@ -30,16 +31,12 @@ FOLDER = Path(__file__).parents[1] / "golden"
 
 def main(names: list[str]) -> None:
     """Records the named cases and topics, all without a name."""
-    FOLDER.mkdir(exist_ok=True)
-    torch.set_num_threads(1)  # sums in one order on machines of any size
-    for name in names or [*(case for case in CASES if case not in SLOW), *GOLDEN_TOPICS]:
-        if name in CASES:
-            arrays = condense(run_case(Theirs(), name))
-        else:
-            arrays = record(name)
-        path = FOLDER / f"{name}.npz"
-        np.savez_compressed(path, **arrays)
-        print(f"{path}: {path.stat().st_size / 1024:.1f} KiB, {len(arrays)} arrays")
+    wanted = names or [*(case for case in CASES if case not in SLOW), *GOLDEN_TOPICS]
+    golden_files.record(FOLDER, wanted, _computed)
+
+
+def _computed(name: str) -> Mapping[str, np.ndarray]:
+    return condense(run_case(Theirs(), name)) if name in CASES else record(name)
 
 
 if __name__ == "__main__":

@@ -11,9 +11,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-import numpy as np
-import torch
-
+from tests.golden_files import record
 from tests.transfer.segmentation.equality import mmseg_side
 from tests.transfer.segmentation.equality.cases import CASES, SLOW, condense
 
@@ -22,13 +20,8 @@ FOLDER = Path(__file__).parents[1] / "golden"
 
 def main(names: list[str]) -> None:
     """Records the named cases, all without a name."""
-    FOLDER.mkdir(exist_ok=True)
-    torch.set_num_threads(1)  # sums in one order on machines of any size
-    for name in names or [case for case in CASES if case not in SLOW]:
-        arrays = condense(mmseg_side.run(name))
-        path = FOLDER / f"{name}.npz"
-        np.savez_compressed(path, **arrays)
-        print(f"{path}: {path.stat().st_size / 1024:.1f} KiB, {len(arrays)} arrays")
+    cases = names or [case for case in CASES if case not in SLOW]
+    record(FOLDER, cases, lambda name: condense(mmseg_side.run(name)))
 
 
 if __name__ == "__main__":
