@@ -12,7 +12,8 @@ from pretrain.digits.dataset import make_digits
 @pytest.fixture(scope="session")
 def digits_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("digits") / "digits"
-    make_digits(root, seed=3, classification=(10, 10, 10), scenes=(8, 1, 4))
+    counts = dict(classification=(10, 10, 10), scenes=(8, 1, 4))
+    make_digits(root, seed=3, **counts, layouts=("lvis", "cityscapes"))
     return root
 
 
