@@ -9,12 +9,12 @@ import subprocess
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pretrain.common.cli import make_parser, tool
 from pretrain.common.errors import InputError
+from pretrain.common.stop_signals import Stopped, heard
 from transfer.checkpoints.readers.trust import add_trust
 
 if TYPE_CHECKING:
@@ -169,17 +169,15 @@ def run(jobs: Sequence[Job], launcher: Any, output: Path, args: Namespace) -> in
     from transfer.suite.launch import DONE, run_jobs
     from transfer.suite.view import JsonView, TextView
 
-    signal.signal(signal.SIGINT, stop)  # also where it is ignored: started in the background
-    signal.signal(signal.SIGTERM, stop)
-    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # nohup: the terminal may go
-        signal.signal(signal.SIGHUP, stop)
     view = JsonView() if args.json else TextView()
+    text = b"stopping what runs; again: kills it at once\n"
+    # A shell ignores SIGINT for what it starts in the background, but a suite can be stopped so.
     try:
-        with one_writer(output, inherited=True):
+        with heard(text, always=[signal.SIGINT]), one_writer(output, inherited=True):
             states = run_jobs(jobs, launcher, logs=output / "logs", tell=view.tell, show=view.show)
-    except KeyboardInterrupt:
+    except Stopped as error:
         view.interrupted()
-        return 130
+        return error.status
     view.end(states)
     reported = write_report(output, args.json) if any(output.rglob(RECORD)) else 0
     failed = [name for name, state in states.items() if state != DONE]
@@ -203,13 +201,6 @@ def write_report(output: Path, as_json: bool) -> int:
     channel = 2 if as_json else None  # standard error: only JSON goes to standard output
     done = subprocess.run([*report, "--output", str(output / "report")], stdout=channel)
     return done.returncode
-
-
-def stop(number: int, frame: Any) -> None:
-    """A signal's handler: what runs is interrupted, at a second signal killed."""
-    with suppress(OSError):  # the terminal may be gone; and print may be in the midst of a line
-        os.write(2, b"stopping what runs; again: kills it at once\n")
-    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

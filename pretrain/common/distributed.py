@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import signal
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -187,6 +188,7 @@ def launch(function: Callable[..., Any], num_processes: int, args: tuple = ()) -
         rdzv_backend="c10d",
         rdzv_endpoint="localhost:0",
         max_restarts=0,
+        **_passed_on(LaunchConfig),
     )
     try:
         elastic_launch(config, _run_rank)(HELD, function, *args)
@@ -197,6 +199,15 @@ def launch(function: Callable[..., Any], num_processes: int, args: tuple = ()) -
         if stopped:
             raise Stopped(STOPPED[stopped[0]]) from None
         raise
+
+
+def _passed_on(config: type) -> dict[str, Any]:
+    """The option of torch's launcher for the signals that end it. It would also handle those that
+    this command ignores, such as SIGHUP under `nohup`."""
+    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
+    names = [each.name for each in numbers if signal.getsignal(each) != signal.SIG_IGN]
+    known = "signals_to_handle" in inspect.signature(config).parameters
+    return {"signals_to_handle": ",".join(names)} if known and names else {}
 
 
 def _run_rank(held: list[Kept], function: Callable[..., Any], *args: Any) -> None:

@@ -2,8 +2,8 @@
 
 0: success. 2: bad input. 1: a failed run, also if the cause is an image that disappeared during the
 training, or a disk that is full or cannot be written, whoever noticed it; only an error in the
-program prints a traceback. 130: Ctrl-C. 143: SIGTERM or SIGUSR1; the same command with --resume
-continues. 141: the reader of the output has ended.
+program prints a traceback. 130: Ctrl-C. 143: SIGTERM, SIGUSR1, or SIGHUP (a closed terminal); the
+same command with --resume continues. 141: the reader of the output has ended.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from types import ModuleType
 
 from pretrain.common.errors import DISK, FORBIDDEN, InputError, disk_failure, failure
 from pretrain.common.stop_signals import INTERRUPTED, Stopped, describe_stop, heard
+from pretrain.common.terminal import outlives_terminal
 from pretrain.common.verbosity import is_verbose
 
 CLOSED_PIPE = 128 + 13  # the status of a program that was ended by SIGPIPE
@@ -31,6 +32,11 @@ def exit_status(work: Callable[[], int | None], *, says_stop: bool = True) -> in
         says_stop: also print that a signal ended the command. In a launched process it is False,
             because the command that launched it prints this.
     """
+    with outlives_terminal():
+        return _exit_status(work, says_stop)
+
+
+def _exit_status(work: Callable[[], int | None], says_stop: bool) -> int:
     try:
         with (
             heard(),

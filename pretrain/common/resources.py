@@ -74,8 +74,8 @@ def start_worker(worker_id: int) -> None:
     """Must be called first in a loader's process. The process then ends if a batch cannot be sent,
     and does not end for a signal that asks the command to end.
 
-    Ctrl-C and a launcher's SIGTERM reach all processes of a command, but the main process needs
-    batches until it has saved at its next step.
+    Ctrl-C, the SIGHUP of a closed terminal and a launcher's SIGTERM reach all processes of a
+    command, but the main process needs batches until it has saved at its next step.
 
     If a batch cannot be sent, multiprocessing's queue would only print the error and drop it, and
     the training would wait for the batch forever. If /dev/shm is full, the process ends by the
@@ -83,7 +83,7 @@ def start_worker(worker_id: int) -> None:
     granted. `pretrain.common.errors.failure` has one line for both.
     """
     signal.signal(signal.SIGBUS, signal.SIG_DFL)  # torch's handler would print another line
-    for number in (signal.SIGINT, signal.SIGUSR1):
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     threading.Thread(target=_end_for_parent, args=(os.getppid(),), daemon=True).start()

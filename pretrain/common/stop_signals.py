@@ -1,5 +1,6 @@
-"""Signals that ask a command to end: Ctrl-C, SIGTERM (a preemption, `kill`), and SIGUSR1, which
-SLURM sends before a time limit (`--signal=USR1@120`).
+"""Signals that ask a command to end: Ctrl-C, SIGTERM (a preemption, `kill`), SIGHUP (the terminal
+or its connection was closed), and SIGUSR1, which SLURM sends before a time limit
+(`--signal=USR1@120`). A signal that is ignored stays ignored: `nohup` ignores SIGHUP.
 
 Inside `heard`, each of them ends the command by `Stopped`. Inside `deferred`, which a training loop
 uses, they are only noted (`asked`). Not every process of a run gets the signal. So the processes
@@ -13,8 +14,8 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any, NoReturn
 
 from pretrain.common.errors import InputError
@@ -23,7 +24,9 @@ INTERRUPTED, REQUEUE = 130, 143  # exit status: Ctrl-C; a job script restarts af
 STOPPED = {INTERRUPTED: signal.SIGINT, REQUEUE: signal.SIGTERM}
 IGNORE_SECONDS = 1.0  # a second Ctrl-C within this time is the same request
 
-_deferred = False
+_deferred = _held = False
+_says = b""
+_waiting: signal.Signals | None = None  # a signal that `held_back` holds back
 _asked: signal.Signals | None = None
 _agreed = False
 _asked_at = 0.0
@@ -54,19 +57,28 @@ def describe_stop(error: KeyboardInterrupt) -> str:
 
 
 @contextmanager
-def heard() -> Iterator[None]:
+def heard(says: bytes = b"", always: Sequence[signal.Signals] = ()) -> Iterator[None]:
     """Inside, the signals raise `Stopped`, unless something else already handles or ignores them:
-    a launcher that stops its jobs in a different way, `nohup`, a shell's background."""
+    a launcher that stops its jobs in a different way, `nohup`, a shell's background.
+
+    Args:
+        says: a line for stderr at each signal.
+        always: signals that also count if they are ignored.
+    """
+    global _says
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     defaults: dict[signal.Signals, Any] = {
         signal.SIGINT: signal.default_int_handler,
         signal.SIGTERM: signal.SIG_DFL,
+        signal.SIGHUP: signal.SIG_DFL,
         signal.SIGUSR1: signal.SIG_DFL,
     }
-    ours = [number for number, usual in defaults.items() if signal.getsignal(number) == usual]
+    before = {number: signal.getsignal(number) for number in defaults}
+    ours = [number for number in defaults if before[number] == defaults[number] or number in always]
     _forget()
+    said, _says = _says, says
     for number in ours:
         signal.signal(number, _hear)
     try:
@@ -74,8 +86,24 @@ def heard() -> Iterator[None]:
     finally:
         for number in ours:
             if signal.getsignal(number) == _hear:
-                signal.signal(number, defaults[number])
+                signal.signal(number, before[number])
+        _says = said
         _forget()
+
+
+@contextmanager
+def held_back() -> Iterator[None]:
+    """Inside, something begins that nobody could stop if a signal broke its beginning off, such as
+    a process: the signal counts at the end of the block."""
+    global _held, _waiting
+    _held = True
+    try:
+        yield
+    finally:
+        _held = False
+        number, _waiting = _waiting, None
+        if number is not None:
+            raise Stopped(number)
 
 
 @contextmanager
@@ -114,22 +142,32 @@ def stop() -> NoReturn:
     raise Stopped(_asked or signal.SIGTERM)
 
 
+def say(line: bytes) -> None:
+    """Writes a line on stderr from a handler of signals, because `print` may be interrupted in the
+    middle of a line. If the terminal is gone, nobody reads it."""
+    with suppress(OSError):
+        os.write(2, line)
+
+
 def _forget() -> None:
     global _asked, _agreed
     _asked, _agreed = None, False
 
 
 def _hear(number: int, frame: Any) -> None:
-    global _asked, _asked_at
+    global _asked, _asked_at, _waiting
     if not _deferred:
-        raise Stopped(number)
+        say(_says)
+        if not _held:
+            raise Stopped(number)
+        _waiting = signal.Signals(number)
+        return
     if _asked is None:
         _asked, _asked_at = signal.Signals(number), time.monotonic()
         if int(os.environ.get("RANK", 0)) == 0:
             again = b"; again: ends at once" if number == signal.SIGINT else b""
             name = _asked.name.encode()
-            # `print` may be interrupted in the middle of a line
-            os.write(2, b"\n" + name + b": saves after this step and ends" + again + b"\n")
+            say(b"\n" + name + b": saves after this step and ends" + again + b"\n")
         return
     # A launcher passes Ctrl-C on to processes that already got it from the terminal.
     alone = "LOCAL_RANK" not in os.environ

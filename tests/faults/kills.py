@@ -25,8 +25,9 @@ from pretrain.common.config import CHECKOUT
 from tests.faults.preloaded import Preloaded
 
 AT_FILES = ("before", "after", "torn")
-SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
-ENDED = (-signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT, -signal.SIGUSR1, 130, 143)
+ASKING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
+SIGNALS = (signal.SIGKILL, signal.SIGKILL, *ASKING)
+ENDED = (*(-number for number in set(SIGNALS)), 130, 143)
 COMPARED = ("*.pth", "metrics.json", "metrics.jsonl", "record.json", "curves.json", "rates.json")
 UNSEEDED = {"python", "numpy"}  # global generators that pretraining does not use
 LONGEST = 600.0  # seconds of a command

@@ -19,6 +19,7 @@ from typing import Protocol
 from pretrain.common.errors import InputError
 from pretrain.common.progress import forget_progress
 from pretrain.common.run_files import RECORD
+from pretrain.common.stop_signals import held_back
 from transfer.results.metrics import headline_texts
 from transfer.results.record import read_record
 from transfer.suite.log_tail import last_line
@@ -150,7 +151,8 @@ def _start_ready(
             try:
                 log.touch()
                 forget_progress(job.progress_folder)
-                running.append(Running(job, launcher.start(job, log, slot), log, slot))
+                with held_back():
+                    running.append(Running(job, launcher.start(job, log, slot), log, slot))
             except OSError as error:  # no space, no right to write, no memory
                 states[job.name] = FAILED
                 tell(FAILED, job, f"it could not be started: {error}")

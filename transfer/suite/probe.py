@@ -8,16 +8,14 @@ stopped as soon as its rate is steady.
 from __future__ import annotations
 
 import os
-import signal
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from pretrain.common.progress import PERIOD_VARIABLE, Progress, read_progress
+from pretrain.common.stop_signals import heard, held_back
 from transfer.suite.local import LocalProcess
 from transfer.suite.log_tail import last_line
 
@@ -98,34 +96,21 @@ def probe(command: Sequence[str], stage: str = "", seconds: float = 30) -> Measu
         stage: the progress bar to time; the probe waits for earlier ones (such as a scan of the
             images). "": any bar.
     """
-    with _stopped_as_by_ctrl_c(), tempfile.TemporaryDirectory(prefix="mscn_probe_") as folder:
+    with heard(), tempfile.TemporaryDirectory(prefix="mscn_probe_") as folder:
         words = list(command)
         words[words.index("--output") + 1] = str(Path(folder) / "run")
         log = Path(folder) / "log"
         memory = Memory()
         # The state must change several times within the probe.
-        process = LocalProcess(words, log, {**os.environ, PERIOD_VARIABLE: str(POLL_SECONDS)})
+        process = None
         try:
+            with held_back():
+                environment = {**os.environ, PERIOD_VARIABLE: str(POLL_SECONDS)}
+                process = LocalProcess(words, log, environment)
             return _watch(process, memory, Path(folder), stage, seconds)
         finally:
-            process.stop(STOP_SECONDS)
-
-
-@contextmanager
-def _stopped_as_by_ctrl_c() -> Iterator[None]:
-    """Makes SIGTERM and a closed terminal end the probe like Ctrl-C, which cleans up."""
-
-    def stop(number: int, frame: Any) -> None:
-        raise KeyboardInterrupt
-
-    numbers = [n for n in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) == signal.SIG_DFL]
-    for number in numbers:
-        signal.signal(number, stop)
-    try:
-        yield
-    finally:
-        for number in numbers:
-            signal.signal(number, signal.SIG_DFL)
+            if process is not None:
+                process.stop(STOP_SECONDS)
 
 
 def _watch(

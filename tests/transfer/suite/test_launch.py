@@ -14,8 +14,9 @@ import pytest
 
 from pretrain.common.config import CHECKOUT
 from pretrain.common.errors import InputError
+from pretrain.common.stop_signals import Stopped, heard
 from transfer.suite.launch import run_jobs
-from transfer.suite.local import LocalLauncher
+from transfer.suite.local import LocalLauncher, LocalProcess
 from transfer.suite.plan import Job
 
 Make = Callable[..., Job]
@@ -118,15 +119,16 @@ def test_what_a_machine_cannot_do(options: dict, message: str) -> None:
 SUITE = """
 import signal, sys, transfer.suite.launch as launch
 from pathlib import Path
-from transfer.suite.local import LocalLauncher
+from pretrain.common.stop_signals import heard
+from transfer.suite.local import LocalLauncher, LocalProcess
 from transfer.suite.plan import Job
-for number in (signal.SIGINT, signal.SIGTERM):
-    signal.signal(number, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # pytest may run under nohup
 launch.GRACE_SECONDS = {grace}
 folder = Path({folder!r})
 job = Job("sleep", (sys.executable, "-c", {code!r}), folder, (folder / "never",))
 quiet = lambda *words: None
-launch.run_jobs([job], LocalLauncher(gpus=[]), logs=folder / "logs", tell=quiet, show=quiet)
+with heard(always=[signal.SIGINT]):
+    launch.run_jobs([job], LocalLauncher(gpus=[]), logs=folder / "logs", tell=quiet, show=quiet)
 """
 # A command with a child of its own, as a data loader's worker, that notes how it was stopped.
 COMMAND = """
@@ -156,7 +158,7 @@ def alive(pid: str) -> bool:
         return False
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.parametrize("deaf", [False, True])
 def test_stopping_the_suite_stops_its_commands(
     tmp_path: Path, number: signal.Signals, deaf: bool
@@ -171,6 +173,22 @@ def test_stopping_the_suite_stops_its_commands(
     words = note.read_text().split()
     assert words[2:] == ([] if deaf else ["saved"]), "asked first, killed only where it is deaf"
     wait_for(lambda: not any(map(alive, words[:2])))
+
+
+def test_a_signal_while_a_command_starts_stops_it_too(
+    make_job: Make, tmp_path: Path, tell: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[LocalProcess] = []
+
+    def start(self: LocalLauncher, job: Job, log: Path, slot: int) -> LocalProcess:
+        started.append(LocalProcess((sys.executable, "-c", "import time; time.sleep(60)"), log, {}))
+        signal.raise_signal(signal.SIGTERM)
+        return started[-1]
+
+    monkeypatch.setattr(LocalLauncher, "start", start)
+    with pytest.raises(Stopped), heard():
+        run([make_job("job", "")], tmp_path, tell)
+    assert started[0].poll() is not None
 
 
 def test_a_finished_job_says_the_numbers_that_papers_print(
