@@ -7,16 +7,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import re
-import time
-import urllib.request
 from collections.abc import Callable
-from http.client import HTTPException, HTTPMessage
+from http.client import HTTPException
 from pathlib import Path
-from typing import IO, BinaryIO
+from typing import BinaryIO
 from urllib.error import HTTPError
-from urllib.request import Request
 
 from pretrain.common.cache_folder import cache_folder
 from pretrain.common.checkpoint import atomic_write, atomic_write_text
@@ -24,7 +22,6 @@ from pretrain.common.errors import InputError
 from pretrain.common.locks import FILE_NAME as LOCK_FILE
 from pretrain.common.locks import locked
 from pretrain.common.lookup import near_matches
-from pretrain.common.printable import shown
 from pretrain.common.progress import ProgressBar
 from pretrain.common.safe_json import read_json
 from pretrain.common.temporaries import sweep
@@ -42,10 +39,10 @@ from transfer.checkpoints.networks.architectures import is_known
 from transfer.checkpoints.provenance import timm_preprocess
 from transfer.checkpoints.readers.not_weights import what_text_it_is
 from transfer.checkpoints.readers.raw import open_file
+from transfer.checkpoints.web import TIMEOUT_SECONDS, TooSlow, opened_url
 
-TIMEOUT_SECONDS = 30
-# A server that sends less than this in this time is not waited for any longer.
-SLOW_BYTES, SLOW_SECONDS = 64 << 10, 120
+logger = logging.getLogger(__name__)
+
 HUB_FILES = ("model.safetensors", "pytorch_model.bin", "checkpoint.pth", "model.pth")
 ZOO = "https://dl.fbaipublicfiles.com/detectron2/"  # Detectron2's utils/file_io.py
 NOTE = "source.json"  # a note next to each file: its URL and sha256
@@ -150,8 +147,11 @@ def _download(url: str, file: Path, wanted: str) -> tuple[bool, bool]:
         atomic_write(file, receive)
     # HTTPError and URLError are OSErrors; a chunked answer that is cut off is an HTTPException.
     except (OSError, ValueError, HTTPException) as error:
-        answered = f"the server answers {error.code}" if isinstance(error, HTTPError) else ""
-        reason = answered or f"no connection ({error})"
+        reason = f"no connection ({error})"
+        if isinstance(error, HTTPError):
+            reason = f"the server answers {error.code}"
+        elif isinstance(error, TooSlow):
+            reason = str(error)
         raise InputError(f"{url} cannot be downloaded: {reason}; {REMEDY}") from error
     return measured[0], bool(wanted)
 
@@ -181,27 +181,12 @@ def _check_whole(url: str, file: Path, measured: bool, hashed: bool) -> None:
         ) from error
 
 
-class OnlyToTheWeb(urllib.request.HTTPRedirectHandler):
-    """Follows redirects to http and https alone; urllib would follow those to ftp as well."""
-
-    def redirect_request(
-        self, req: Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage, newurl: str
-    ) -> Request | None:
-        if not newurl.lower().startswith(("http://", "https://")):
-            raise InputError(
-                f"{req.full_url} leads to {shown(newurl)}, which is not followed; {REMEDY}"
-            )
-        return super().redirect_request(req, fp, code, msg, headers, newurl)
-
-
 # torch.hub.download_url_to_file keeps a file that was cut off, unless a sha256 is stated, and waits
 # for a server without a limit.
 def _receive(url: str, out: BinaryIO, name: str, wanted: str) -> bool:
     """Writes what a server sends; returns whether the server has said where it ends."""
     digest, done = hashlib.sha256(), 0
-    since, before = time.monotonic(), 0
-    opener = urllib.request.build_opener(OnlyToTheWeb)
-    with opener.open(url, timeout=TIMEOUT_SECONDS) as answer:
+    with opened_url(url, REMEDY) as (answer, pace):
         size = int(answer.headers.get("Content-Length") or 0)
         # The end of an answer without a length is not known, unless it is in chunks.
         measured = size or getattr(answer, "chunked", False)
@@ -210,11 +195,8 @@ def _receive(url: str, out: BinaryIO, name: str, wanted: str) -> bool:
                 out.write(piece)
                 digest.update(piece)
                 done += len(piece)
+                pace.add(len(piece))
                 bar.update(len(piece))
-                if time.monotonic() - since > SLOW_SECONDS:
-                    if done - before < SLOW_BYTES:
-                        raise TimeoutError(f"{done - before} bytes in {SLOW_SECONDS} seconds")
-                    since, before = time.monotonic(), done
     if size and done != size:
         raise InputError(f"{url}: only {done} of {size} bytes were downloaded; try again")
     if not digest.hexdigest().startswith(wanted):
@@ -238,13 +220,17 @@ def _from_hub(source: str, rest: str) -> Source:
     repo, _, revision = repo.partition("@")
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo):
         raise InputError(f"{source}: give hf-hub:ORG/NAME[@REVISION][:FILE]")
-    file = _first_hub_file(source, repo, (name,) if name else HUB_FILES, revision or None)
+    names = (name,) if name else HUB_FILES
+    kept = any(isinstance(_in_hub_cache(repo, each, revision or None), str) for each in names)
+    file = _first_hub_file(source, repo, names, revision or None)
     folder = None
     for beside in (CONFIG, PREPROCESSOR):
         try:
             found = _hub_file(source, repo, beside, revision or None)
-        # offline: the weights were in the cache, and the repository does not have such a file
-        except InputError:
+        except InputError as error:
+            if not kept:  # what it says about the input would be missing without a word
+                raise
+            logger.warning("%s: is there a %s beside the weights? %s", source, beside, error)
             continue
         folder = found.parent if found else folder
     stated = read_folder(folder) if folder else NOTHING
@@ -260,19 +246,36 @@ def _first_hub_file(source: str, repo: str, names: tuple[str, ...], revision: st
     raise InputError(f"{source} has no {' or '.join(names)}; name its file: hf-hub:{repo}:FILE")
 
 
+def _in_hub_cache(repo: str, name: str, revision: str | None) -> object:
+    """A file's path in Hugging Face's cache; None, or its mark for a file that the repository does
+    not have."""
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        return try_to_load_from_cache(repo, name, revision=revision)
+    except (HFValidationError, OSError):  # `hf_hub_download` says what is wrong
+        return None
+
+
 def _hub_file(source: str, repo: str, name: str, revision: str | None) -> Path | None:
     """Returns a repository's file in Hugging Face's cache; None if the repository lacks it."""
-    from huggingface_hub import hf_hub_download
+    from huggingface_hub import _CACHED_NO_EXIST, hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
     endpoint = os.environ.get("HF_ENDPOINT")
-    try:  # the cache first: offline its client tries the network for half a minute
-        return Path(hf_hub_download(repo, name, revision=revision, local_files_only=True))
-    except LocalEntryNotFoundError:
-        pass
+    # the cache first: offline its client tries the network for half a minute
+    kept = _in_hub_cache(repo, name, revision)
+    if isinstance(kept, str):
+        return Path(kept)
     try:
-        return Path(hf_hub_download(repo, name, revision=revision, endpoint=endpoint))
+        found = hf_hub_download(
+            repo, name, revision=revision, endpoint=endpoint, etag_timeout=TIMEOUT_SECONDS
+        )
+        return Path(found)
     except LocalEntryNotFoundError as error:
+        if kept is _CACHED_NO_EXIST:
+            return None
         raise InputError(
             f"{source} is not in the cache and no connection was made; {REMEDY}"
         ) from error

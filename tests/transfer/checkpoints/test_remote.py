@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
+import multiprocessing
 import os
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import ModuleType
 
@@ -21,7 +24,7 @@ from safetensors.torch import save_file
 from pretrain.common.errors import InputError
 from tests.transfer.checkpoints import formats_convnets as builders_convnets
 from tests.transfer.checkpoints import test_vits
-from transfer.checkpoints import remote
+from transfer.checkpoints import remote, web
 from transfer.checkpoints.files import source_stem
 from transfer.checkpoints.read import read_weights
 from transfer.checkpoints.sources import check_source, resolve
@@ -41,11 +44,25 @@ class Server:
         self.hidden = 0  # bytes at the end that the stated length leaves out
         self.pause = 0.0  # seconds between two bytes
         self.leads_to = ""  # where every request is sent instead
+        self.broken: set[str] = set()  # paths that the server has, but cannot send
+        self.may_send = threading.Event()  # bodies wait for it
+        self.may_send.set()
+        self.begins, self.repeats = b"", b""  # an answer that never ends
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
             def _answer(self, body: bool) -> None:
                 path = self.path.split("?")[0]
+                if outer.repeats:
+                    with suppress(OSError):
+                        self.wfile.write(outer.begins)
+                        while True:
+                            self.wfile.write(outer.repeats)
+                            time.sleep(0.02)
+                    return
+                if path in outer.broken:
+                    self.send_error(501)
+                    return
                 if outer.leads_to:
                     self.send_response(302)
                     self.send_header("Location", outer.leads_to)
@@ -68,6 +85,7 @@ class Server:
                 self.end_headers()
                 if body:
                     outer.sent.append(path)
+                    outer.may_send.wait(60)
                     self.wfile.write(b"%x\r\n" % len(data) if outer.chunked else b"")
                     whole = data[: len(data) - outer.cut]
                     pieces = [whole[at : at + 1] for at in range(len(whole))]
@@ -206,12 +224,15 @@ def test_hugging_faces_hub(
 ) -> None:
     monkeypatch.setenv("HF_ENDPOINT", server.url)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hf"))
-    state = builders.trained_state("resnet18")
+    state = builders.trained_state("tiny_resnet")
     data = builders.bare_safetensors(tmp_path / "m.safetensors", state).read_bytes()
-    config = {"architecture": "resnet18", "pretrained_cfg": {"mean": [0.5] * 3, "std": [0.5] * 3}}
+    config = {
+        "architecture": "tiny_resnet",
+        "pretrained_cfg": {"mean": [0.5] * 3, "std": [0.5] * 3},
+    }
     hub(server, "org/net", {"model.safetensors": data, "config.json": json.dumps(config).encode()})
     found = read_weights("hf-hub:org/net")
-    assert found.backbone == "resnet18" and found.preprocess.mean == (0.5, 0.5, 0.5)
+    assert found.backbone == "tiny_resnet" and found.preprocess.mean == (0.5, 0.5, 0.5)
     assert source_stem("hf-hub:org/net@main:x.pth") == "org_net_main_x.pth"
     asked = len(server.sent)
     assert read_weights("hf-hub:org/net").sha256 == found.sha256 and len(server.sent) == asked
@@ -237,6 +258,30 @@ def test_hugging_faces_hub(
         read_weights("hf-hub:org/blur")
     with pytest.raises(InputError, match="has no model.safetensors or .*name its file"):
         read_weights("hf-hub:org/empty")
+
+
+def test_what_a_repository_says_is_not_lost_without_a_word(
+    server: Server,
+    weights: bytes,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Its config.json can have the mean and std of the input."""
+    monkeypatch.setenv("HF_ENDPOINT", server.url)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hf"))
+    files = {"model.pth": weights, "config.json": b'{"pretrained_cfg": {"mean": [0.5, 0.5, 0.5]}}'}
+    hub(server, "org/net", files)
+    server.broken = {path for path in server.files if path.endswith("config.json")}
+    with pytest.raises(InputError, match="hf-hub:org/net.*; give a file that you have downloaded"):
+        read_weights("hf-hub:org/net:model.pth")
+    assert read_weights("hf-hub:org/net:model.pth").backbone == "tiny_resnet"  # from the cache
+    (line,) = [found.getMessage() for found in caplog.records if "beside" in found.getMessage()]
+    assert line.startswith("hf-hub:org/net:model.pth: is there a config.json beside the weights?")
+    server.broken.clear()
+    caplog.clear()
+    read_weights("hf-hub:org/net:model.pth")
+    assert not [found for found in caplog.records if "beside" in found.getMessage()]
 
 
 def test_a_repository_of_transformers_says_its_preprocessing(
@@ -345,11 +390,84 @@ def test_a_server_that_sends_a_byte_now_and_then_is_not_waited_for(
     chunked: bool, server: Server, weights: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each byte ends the wait for an answer, so that the timeout of a connection never comes."""
-    monkeypatch.setattr(remote, "SLOW_SECONDS", 0.2)
+    monkeypatch.setattr(web, "SLOW_SECONDS", 0.2)
     server.files["/w.pth"], server.pause, server.chunked = weights, 0.02, chunked
-    with pytest.raises(InputError, match=r"no connection \(\d+ bytes in 0.2 seconds\)"):
+    with pytest.raises(InputError, match=r"sends only \d+ bytes in 0.2 seconds; give a file that"):
         read_weights(f"{server.url}/w.pth")
     assert [path for path in (tmp_path / "cache").rglob("*w.pth*") if path.is_file()] == []
+
+
+OK = b"HTTP/1.1 200 OK\r\n"
+
+
+@pytest.mark.parametrize(
+    "begins, repeats",
+    [
+        (OK + b"X-Long: ", b"a"),
+        (OK, b"X: y\r\n"),
+        (b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
+        (OK + b"Transfer-Encoding: chunked\r\n\r\n", b"0"),
+        (OK + b"Transfer-Encoding: chunked\r\n\r\n0\r\n", b"X: y\r\n"),
+    ],
+    ids=["a header", "headers", "continue", "a chunk's length", "trailers"],
+)
+def test_an_answer_that_never_ends_is_not_waited_for(
+    begins: bytes, repeats: bytes, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(web, "SLOW_SECONDS", 0.2)
+    server.begins, server.repeats = begins, repeats
+    with pytest.raises(InputError, match=r"sends only 0 bytes in 0.2 seconds; give a file that"):
+        read_weights(f"{server.url}/w.pth")
+    assert [path for path in (tmp_path / "cache").rglob("*w.pth*") if path.is_file()] == []
+
+
+def download_noted(url: str, note: Path) -> None:
+    logging.basicConfig(level=logging.INFO, filename=note, force=True)
+    logging.getLogger("transfer").setLevel(logging.INFO)
+    logging.getLogger("transfer").info("is at %s", remote.download(url))
+
+
+def wait_for_text(text: str, note: Path) -> None:
+    for _ in range(1200):
+        if note.is_file() and text in note.read_text():
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"waited 60 s for {text!r}")
+
+
+def test_one_of_two_commands_downloads_and_both_read_the_file(
+    server: Server, weights: bytes, tmp_path: Path
+) -> None:
+    """Also if the one that downloads is killed: then one of those that wait does it."""
+
+    def start(name: str) -> BaseProcess:
+        arguments = (f"{server.url}/w.pth", tmp_path / name)
+        made = multiprocessing.get_context("fork").Process(target=download_noted, args=arguments)
+        made.start()
+        return made
+
+    server.files["/w.pth"] = weights
+    server.may_send.clear()
+    killed = start("killed")
+    for _ in range(1200):
+        if server.sent:
+            break
+        time.sleep(0.05)
+    others = [start(name) for name in "ab"]
+    for name in "ab":
+        wait_for_text("waiting for another process that downloads", tmp_path / name)
+    killed.kill()
+    killed.join()
+    server.may_send.set()
+    for other in others:
+        other.join(60)
+        assert other.exitcode == 0
+    file = remote.download(f"{server.url}/w.pth")
+    assert file.read_bytes() == weights
+    assert all(f"is at {file}" in (tmp_path / name).read_text() for name in "ab")
+    assert server.sent == ["/w.pth", "/w.pth"], "to the killed one, and once for the others"
+    left = {path.name for path in (tmp_path / "cache").rglob("*") if path.is_file()}
+    assert left == {"w.pth", "source.json", ".lock"}
 
 
 @pytest.mark.parametrize("source", ["http://a\ud800b/w.pth", "hf-hub:a/b\udcff", "timm:a\udcff"])
