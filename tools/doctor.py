@@ -55,6 +55,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse(argv)
     if args.num_gpus < 1:
         raise InputError(f"--num-gpus {args.num_gpus}: give 1 or more")
+    if args.weights == "":  # such as an unset variable of a shell
+        raise InputError("--weights is empty; give a checkpoint, or `random`")
     if args.opts and not args.config:
         raise InputError(f"overrides ({args.opts[0]} ...) need --config")
     if args.config:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import atexit
 import functools
 import os
 import re
@@ -19,7 +20,7 @@ from pretrain.common.errors import InputError
 from pretrain.common.exit_status import exit_status
 from pretrain.common.locks import FILE_NAME
 from pretrain.common.run_files import CHECKPOINT, CONFIG, RECORD
-from pretrain.common.stop_signals import Stopped
+from pretrain.common.stop_signals import Stopped, end_quietly
 from pretrain.common.verbosity import add_verbosity
 
 SUFFIXES = r"(\.(yaml|yml|pth|pt|tar|pkl|safetensors))+$"  # suffixes of configs and weights
@@ -127,6 +128,8 @@ def tool(main: Main) -> Command:
             for name in _own_environment():
                 del os.environ[name]
             os.environ.update(before)
+            atexit.unregister(end_quietly)
+            atexit.register(end_quietly)
 
     return run
 

@@ -22,7 +22,7 @@ REMEDIES = {
         "free some space and run the command again, with --resume if it has that, or give "
         "another folder"
     ),
-    (errno.EROFS, *FORBIDDEN): "give a folder where this user may read and write",
+    (errno.EROFS, *FORBIDDEN): "give a place where this user may read and write",
     (errno.ENOENT, errno.ESTALE, errno.ENOTCONN, errno.ENODEV, errno.EHOSTDOWN, errno.ETIMEDOUT): (
         "it was there before, and is not there now; bring it back and run the command again, "
         "with --resume if it has that"

@@ -142,6 +142,12 @@ def stop() -> NoReturn:
     raise Stopped(_asked or signal.SIGTERM)
 
 
+def end_quietly() -> None:
+    """Ctrl-C while Python itself ends, after the command, ends it without a traceback."""
+    if signal.getsignal(signal.SIGINT) == signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def say(line: bytes) -> None:
     """Writes a line on stderr from a handler of signals, because `print` may be interrupted in the
     middle of a line. If the terminal is gone, nobody reads it."""

@@ -67,20 +67,16 @@ def local_file(path: str | Path) -> Path:
     and a model of transformers or timm by its folder.
 
     Raises:
-        InputError: missing, a folder without such a model, or 0 bytes.
+        InputError: missing, not readable for this user, a folder without such a model, or 0 bytes.
     """
     file = Path(path)
-    try:
-        os.stat(file)
-    except FileNotFoundError:
-        pass
-    except (OSError, ValueError) as error:  # such as a name of 5,000 letters
-        reason = getattr(error, "strerror", None) or error
-        raise InputError(f"no weights file at {printable(file)}: {reason}") from None
+    if reason := _refusal(file):  # such as of a name of 5,000 letters
+        raise InputError(f"no weights file at {printable(file)}: {reason}; give another path")
     index = file.with_name(f"{file.name.partition('.data-')[0]}.index") if file.name else file
     if (not file.exists() or ".data-" in file.name) and index.is_file():
         return local_file(index)
     if file.is_dir():
+        _check_readable(file)
         return local_file(_file_of(file))
     if not file.is_file():
         if file.exists():
@@ -88,7 +84,39 @@ def local_file(path: str | Path) -> Path:
         raise InputError(f"{_what_is_missing(file)}{_instead_of(file)}")
     if file.stat().st_size == 0:
         raise InputError(f"{file} is empty (0 bytes); copy or download it again")
+    _check_readable(file)
     return file
+
+
+def _refusal(file: Path) -> str:
+    """Returns why the system does not look at a path; "" if it does, or if nothing is there."""
+    try:
+        os.stat(file)
+    except FileNotFoundError:
+        return ""
+    except (OSError, ValueError) as error:
+        return str(getattr(error, "strerror", None) or error)
+    return ""
+
+
+def _check_readable(path: Path) -> None:
+    """Raises InputError, as for other bad input, if this user may not read a file or list a folder.
+
+    Without this check the error of the reader would be one of the disk, like an output folder that
+    cannot be written.
+    """
+    if path.is_dir():
+        readable = os.access(path, os.R_OK | os.X_OK)
+    else:
+        try:
+            os.close(os.open(path, os.O_RDONLY | os.O_NONBLOCK))
+            readable = True
+        except PermissionError:
+            readable = False
+    if not readable:
+        raise InputError(
+            f"{path}: this user may not read it; change its permissions (chmod), or give a copy"
+        )
 
 
 def _what_is_missing(file: Path) -> str:

@@ -100,8 +100,8 @@ def test_failures(capsys: pytest.CaptureFixture[str]) -> None:
 REFUSALS = {
     errno.ENOSPC: (1, "free some space"),
     errno.EDQUOT: (1, "free some space"),
-    errno.EROFS: (1, "give a folder where this user may read and write"),
-    errno.EACCES: (1, "give a folder where this user may read and write"),
+    errno.EROFS: (1, "give a place where this user may read and write"),
+    errno.EACCES: (1, "give a place where this user may read and write"),
     errno.ENOENT: (1, "bring it back"),
     errno.EIO: (1, "continues from what was saved before"),
     errno.ENOTDIR: (1, "give another path"),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import pty
+import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -51,3 +53,18 @@ def test_a_closed_terminal(tmp_path: Path, hangup: str, status: int, left: str) 
     os.waitpid(number, 0)
     assert {path.name for path in tmp_path.iterdir()} == {left, "status"}
     assert (tmp_path / "status").read_text() == str(status)
+
+
+AFTER_ITS_END = """
+import atexit, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+atexit.register(signal.raise_signal, signal.SIGINT)
+from pretrain.common.cli import tool
+sys.exit(tool(lambda _: 0)())
+"""
+
+
+def test_ctrl_c_after_a_command_has_ended_is_not_a_traceback() -> None:
+    words = [sys.executable, "-c", AFTER_ITS_END]
+    done = subprocess.run(words, cwd=CHECKOUT, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (-signal.SIGINT, "")

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
+from pretrain.common.cli import tool
+from pretrain.common.config import CHECKOUT
 from pretrain.common.errors import InputError
 from tests.transfer.checkpoints.builders import trained_state
-from transfer.checkpoints.files import local_file
+from transfer.checkpoints.files import Source, local_file
 from transfer.checkpoints.read import read_weights
 
 
@@ -50,6 +55,65 @@ def test_what_is_not_a_file_is_named(
     make(tmp_path / "resnet50.pth")
     with pytest.raises(InputError, match=message):
         local_file(tmp_path / "resnet50.pth")
+
+
+ASK = """
+import sys
+from pretrain.common.cli import tool
+from transfer.checkpoints.files import local_file
+sys.exit(sum(tool(lambda _: local_file(path) and 0)([]) for path in sys.argv[1:]))
+"""
+# root may read everything without this
+PLAIN_USER = ["setpriv", "--inh-caps=-dac_override,-dac_read_search"]
+PLAIN_USER.append("--bounding-set=-dac_override,-dac_read_search")
+
+
+@pytest.mark.skipif(os.geteuid() == 0 and not shutil.which("setpriv"), reason="root reads all")
+def test_what_this_user_may_not_read_is_bad_input(tmp_path: Path) -> None:
+    """It has the status of a wrong path, not that of a disk that cannot be written."""
+    paths = [
+        tmp_path / name for name in ("a.pth", "model/pytorch_model.bin", "closed", "closed/b.pth")
+    ]
+    for path in (paths[0], paths[1], paths[3]):
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"PK")
+        path.chmod(0)
+    paths[2].chmod(0)
+    asked = [paths[0], paths[1].parent, *paths[2:]]
+    words = [
+        *(PLAIN_USER if os.geteuid() == 0 else []),
+        sys.executable,
+        "-c",
+        ASK,
+        *map(str, asked),
+    ]
+    done = subprocess.run(words, cwd=CHECKOUT, capture_output=True, text=True)
+    paths[2].chmod(0o700)
+    may_not = "this user may not read it; change its permissions (chmod), or give a copy"
+    assert done.stderr.splitlines() == [
+        f"error: {paths[0]}: {may_not}",
+        f"error: {paths[1]}: {may_not}",
+        f"error: {paths[2]}: {may_not}",
+        f"error: no weights file at {paths[3]}: Permission denied; give another path",
+    ]
+    assert done.returncode == 4 * 2
+
+
+def test_a_file_that_vanishes_before_it_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "a.pth"
+    torch.save(trained_state("tiny_resnet"), path)
+
+    def found(source: str) -> Source:
+        file = local_file(source)
+        file.unlink()
+        return Source(file)
+
+    monkeypatch.setattr("transfer.checkpoints.opened.resolve", found)
+    assert tool(lambda _: read_weights(path) and 0)([]) in (1, 2)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert str(path) in line and ("No such file" in line or "no weights file" in line)
 
 
 def test_a_device_is_not_opened() -> None:
