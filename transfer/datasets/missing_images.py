@@ -130,6 +130,8 @@ def _files(folder: Path) -> Iterator[str]:
 
 
 def _variants(name: str) -> Iterator[tuple[str, str]]:
+    if name.strip() != name:
+        yield name.strip(), "spaces around it"
     plain = name.replace("\\", "/")
     slashes = "backslashes; " if plain != name else ""
     decoded = unquote(plain).partition("?")[0]

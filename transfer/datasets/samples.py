@@ -25,7 +25,7 @@ from transfer.datasets.fingerprint import ObjectLabels, keypoint_checksums, mask
 
 # A kind of finding. Detectron2 filters these in training and keeps them among the objects to be
 # found: so do we.
-AREALESS = "boxes without area are not used for training"
+AREALESS = "boxes without area are not used for training, and cannot be found in a test set"
 
 
 # Another kind: "Cat" and "cat" are two classes, which is seldom meant.

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 
 from pretrain.common.errors import InputError
@@ -11,8 +14,11 @@ from transfer.datasets.checks_before_training import (
     check_trainable,
     count,
     describe,
+    note_repeats,
 )
 from transfer.datasets.samples import DetectionSet, Instance, Sample
+from transfer.detection.evaluation.predictions import Predictions
+from transfer.detection.evaluation.voc import evaluate_voc
 
 BOX = (1.0, 1.0, 5.0, 5.0)
 CAT, DOG = Instance(BOX, 0), Instance(BOX, 1)
@@ -106,3 +112,37 @@ def test_objects_without_masks() -> None:
         check_masks(dataset(()), "set it False")
     with pytest.raises(InputError, match="no object of voc:x:train has a mask; set it False"):
         check_masks(dataset((CAT, DOG), (CROWD,)), "set it False")
+
+
+def test_objects_and_images_that_are_there_twice(caplog: pytest.LogCaptureFixture) -> None:
+    low, high, minus = (Instance((x, 1.0, 5.0, 5.0), 0) for x in (0.0, 1e-9, -0.0))
+    images = ((CAT, DOG, CROWD, CROWD), (CAT, HARD, DOG), (low, high, minus, low), ())
+    note_repeats(dataset(*images))
+    (record,) = caplog.records
+    assert record.getMessage() == (
+        "voc:x:train: objects have the image, class and box of an earlier one: each is trained on, "
+        "but a detector can find only one of them (3: 1.jpg: 'dog' (1, 1, 5, 5), 2.jpg: 'cat' (-0, "
+        "1, 5, 5), 2.jpg: 'cat' (0, 1, 5, 5))"
+    )
+    caplog.clear()
+    first, second = (Sample("/x/a.jpg", number, 9, 9, (CAT,)) for number in (1, 2))
+    other = Sample("/y/a.jpg", 3, 9, 9, (CAT,))
+    data = replace(dataset(), samples=(first, other, second))
+    note_repeats(data)
+    assert caplog.messages == [
+        "voc:x:train: images are listed more than once: the objects of one entry are background in "
+        "the others (1: a.jpg)"
+    ]
+    caplog.clear()
+    note_repeats(replace(data, samples=(first, other)))
+    note_repeats(dataset())
+    assert not caplog.records
+
+
+def test_an_object_twice_lowers_the_score_of_a_perfect_detector() -> None:
+    """Why it is said: the second one is missed, and the second detection is wrong."""
+    data = dataset((CAT, CAT), classes=("cat",))
+    boxes, labels = np.array([BOX, BOX]), np.zeros(2, int)
+    found = [Predictions(0, boxes, np.array([0.9, 0.8]), labels, None)]
+    metrics, _ = evaluate_voc(data, found, metric=2012)
+    assert metrics["bbox/AP50"] == pytest.approx(100 / 2)
