@@ -19,6 +19,9 @@ import numpy as np
 from pretrain.common.errors import InputError
 from pretrain.common.findings import Findings
 from pretrain.data.fingerprint import mixed
+from pretrain.data.origins import evenly
+from transfer.datasets.box_checks import TOLERANCE_PX, Box
+from transfer.datasets.coco_masks import mask_box
 from transfer.datasets.samples import DetectionSet
 
 MOST_CLASSES = 100  # that a log's table shows; of more, the largest
@@ -33,6 +36,11 @@ TWICE = (
 IMAGE_TWICE = (
     "images are listed more than once: the objects of one entry are background in the others"
 )
+MISFIT = (
+    "of {} boxes that were compared with the mask of their object these overlap less than half with"
+    " the box around it: are they x1, y1, x2, y2, or of an image of a different size?"
+)
+COMPARED = 500  # images, evenly spaced, whose boxes and masks are compared
 
 
 @dataclass(frozen=True)
@@ -202,6 +210,42 @@ def note_repeats(data: DetectionSet) -> None:
     for encoded in _repeated(data.origin.names()):
         findings.note(IMAGE_TWICE, Path(os.fsdecode(encoded)).name)
     findings.report()
+
+
+def note_misfits(data: DetectionSet) -> None:
+    """Warns, with counts, of boxes that are not around their masks, as numbers that mean something
+    else are. Detectron2 trains masks within their boxes, and says nothing. Crowd regions are not
+    compared.
+    """
+    compared, places = 0, []
+    for row in evenly(len(data.samples), COMPARED):
+        sample = data.samples[row]
+        for found in sample.instances:
+            mask = found.polygons or found.rle
+            around = mask_box(mask) if mask and not found.crowd else None
+            if around is None or not (_has_area(found.box) and _has_area(around)):
+                continue
+            compared += 1
+            if _overlap(found.box, around) < 0.5:
+                texts = (", ".join(f"{value:g}" for value in box) for box in (found.box, around))
+                places.append(f"{Path(sample.file_name).name}: ({') and mask ('.join(texts)})")
+    findings = Findings(data.name)
+    for place in places:
+        findings.note(MISFIT.format(compared), place)
+    findings.report()
+
+
+def _has_area(box: Box) -> bool:
+    return box[0] < box[2] and box[1] < box[3]
+
+
+def _overlap(one: Box, other: Box) -> float:
+    """IoU of two boxes. Each is a pixel larger on each side: tiny masks end at whole pixels."""
+    low = np.maximum(one[:2], other[:2]) - TOLERANCE_PX
+    high = np.minimum(one[2:], other[2:]) + TOLERANCE_PX
+    shared = float(np.maximum(high - low, 0).prod())
+    areas = [float((np.subtract(b[2:], b[:2]) + 2 * TOLERANCE_PX).prod()) for b in (one, other)]
+    return shared / (sum(areas) - shared)
 
 
 def _repeated_objects(data: DetectionSet) -> list[int]:

@@ -91,6 +91,18 @@ def mask_area(segmentation: Segmentation, height: int, width: int) -> float:
     return float(mask_utils.area(mask_utils.merge(mask_utils.frPyObjects(polygons, height, width))))
 
 
+def mask_box(segmentation: Segmentation) -> tuple[float, float, float, float]:
+    """x1, y1, x2, y2 around a mask that is not empty, in pixels."""
+    if isinstance(segmentation, dict):
+        from pycocotools import mask as mask_utils
+
+        x, y, width, height = mask_utils.toBbox(segmentation).tolist()
+        return x, y, x + width, y + height
+    xs = [x for polygon in segmentation for x in polygon[::2]]
+    ys = [y for polygon in segmentation for y in polygon[1::2]]
+    return min(xs), min(ys), max(xs), max(ys)
+
+
 def has_pixels(segmentation: Segmentation, height: int, width: int) -> bool:
     """Whether a mask covers anything of its image. Most polygons need not be filled for that."""
     if isinstance(segmentation, list):

@@ -23,6 +23,7 @@ from transfer.datasets.checks_before_training import (
     check_one_file,
     check_scorable,
     describe,
+    note_misfits,
     note_repeats,
 )
 from transfer.datasets.few_labels import is_drawn, split_part
@@ -226,11 +227,12 @@ def _check_sets(
     cfg: CfgNode, test_set: DetectionSet, train_set: DetectionSet | None = None, *, scan: bool
 ) -> None:
     """Raises InputError unless the test set can be scored and all images have their annotated
-    sizes. Warns of objects and images that a set has twice.
+    sizes. Warns of objects and images that a set has twice, and of boxes that are not around their
+    masks.
     """
-    if train_set is not None:
-        note_repeats(train_set)
-    note_repeats(test_set)
+    for data in (test_set,) if train_set is None else (train_set, test_set):
+        note_repeats(data)
+        note_misfits(data)
     if cfg.MODEL.KEYPOINT_ON:
         check_scorable_keypoints(test_set)
     if test_set.layout == "coco":
