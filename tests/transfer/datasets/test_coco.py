@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -270,6 +271,21 @@ def test_class_outside_the_training_set(folder: Path, caplog: pytest.LogCaptureF
     assert "not among the classes, and were left out (1: 'dog')" in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("known", "name", "hint"),
+    [
+        ("caf\u00e9", "cafe\u0301", "did you mean 'caf\u00e9', which writes its accents in a diff"),
+        ("CAT", "cat", "did you mean 'CAT'?"),
+        ("cat", "cat ", "did you mean 'cat'?"),
+    ],
+)
+def test_a_class_of_nearly_the_same_name(folder: Path, known: str, name: str, hint: str) -> None:
+    whole = content(annotation())
+    whole["categories"][0]["name"] = name
+    with pytest.raises(InputError, match=re.escape(f"which is not one of the 1 classes ({hint}")):
+        read_coco(folder / "x.json", folder, whole, (known,))
+
+
 def test_missing_image(folder: Path) -> None:
     (folder / "b.png").unlink()
     with pytest.raises(InputError, match=r"b\.png is missing"):
@@ -322,6 +338,12 @@ def test_classes_that_differ_in_letter_case(folder: Path, caplog: pytest.LogCapt
     sample, _ = read_coco(folder / "x.json", folder, whole, names)
     assert [found.category for found in sample.instances] == [2, 1]
     assert "and are kept apart (1: 'Dog ' and 'dog')" in caplog.text
+    whole["categories"] = [
+        {**entry, "name": name}
+        for entry, name in zip(whole["categories"], ("caf\u00e9", "cat", "cafe\u0301"))
+    ]
+    read_coco(folder / "x.json", folder, whole, ("cafe\u0301", "caf\u00e9", "cat"))
+    assert "and are kept apart (1: 'cafe\u0301' and 'caf\u00e9')" in caplog.text
 
 
 def test_a_file_without_categories(folder: Path) -> None:
