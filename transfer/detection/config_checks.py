@@ -88,6 +88,7 @@ LEAST = {
     "INPUT.MAX_SIZE_TRAIN": 1,
     "INPUT.MAX_SIZE_TEST": 1,
     "INPUT.MIN_SIZE_TEST": 0,
+    "TEST.PRECISE_BN.NUM_ITER": 1,
     "TRANSFER.ACCUMULATE": 1,
 }
 # Shares of the regions of an image, and the least score of a detection
@@ -164,6 +165,11 @@ def _check_numbers(cfg: CfgNode) -> None:
     for key in AT_MOST_1:
         if not 0 <= value_of(cfg, key) <= 1:
             raise InputError(f"{key} must be from 0 to 1, got {value_of(cfg, key)}")
+    offset = cfg.MODEL.ANCHOR_GENERATOR.OFFSET
+    if not 0 <= offset < 1:  # of a cell of the grid, as in Detectron2
+        raise InputError(
+            f"MODEL.ANCHOR_GENERATOR.OFFSET must be 0 or above, and below 1, got {offset}"
+        )
     for key in ABOVE_0:
         if min(_numbers(value_of(cfg, key)), default=1) <= 0:
             raise InputError(f"{key} {value_of(cfg, key)} must be numbers above 0")
