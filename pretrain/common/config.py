@@ -24,6 +24,7 @@ from pretrain.common.safe_yaml import has_inert, read_config_file
 
 CHECKOUT = Path(__file__).resolve().parents[2]  # site-packages if a wheel is installed
 BASE_KEY = "_BASE_"
+MOST_FILES = 100  # of a config and all its bases: lists of bases could name each other without end
 ANY = object()
 # Folder below configs/ -> the command that reads its configs
 COMMANDS = {
@@ -257,24 +258,32 @@ def has_section(path: Path, name: str) -> bool:
 def base_chain(path: Path) -> Iterator[tuple[Path, dict]]:
     """Yields (file, content) from the given file up to its last base; contents are unchecked.
 
+    A file decides before its bases, and of a list of bases a later one before an earlier one, as
+    in fvcore.
+
     Raises InputError for a file that is missing or not a mapping, and for a loop.
     """
-    seen: list[Path] = []
-    while True:
-        path = path.resolve()
-        if path in seen:
+    read = 0
+    waiting: list[tuple[Path, tuple[Path, ...]]] = [(path.resolve(), ())]
+    while waiting:
+        path, above = waiting.pop()
+        if path in above:
             raise InputError(
-                f"{seen[-1]}: {BASE_KEY} loops back to {path}; remove one of the links"
+                f"{above[-1]}: {BASE_KEY} loops back to {path}; remove one of the links"
             )
-        seen.append(path)
+        read += 1
+        if read > MOST_FILES:
+            raise InputError(f"{path}: {BASE_KEY} leads to more than {MOST_FILES} files")
         content = _read_yaml(path)
         base = content.pop(BASE_KEY, None)
         yield path, content
-        if base is None:
-            return
-        if not isinstance(base, str):
-            raise InputError(f"{path}: {BASE_KEY} must be one file name, got {shown(base)}")
-        path = _base_file(base, path)
+        bases = base if isinstance(base, list) else [] if base is None else [base]
+        for name in bases:
+            if not isinstance(name, str):
+                raise InputError(
+                    f"{path}: {BASE_KEY} must be a file name or a list of them, got {shown(base)}"
+                )
+            waiting.append((_base_file(name, path).resolve(), (*above, path)))
 
 
 def _base_file(base: str, path: Path) -> Path:
@@ -282,7 +291,12 @@ def _base_file(base: str, path: Path) -> Path:
 
     So a user's config can extend a shipped one without knowing where mscn is installed.
     """
-    beside = path.parent / base  # an absolute base is not changed
+    if "://" in base:
+        raise InputError(
+            f"{path}: {BASE_KEY} {shown(base, MOST)} is an address, which is not fetched; download "
+            "the file, and name it"
+        )
+    beside = path.parent / os.path.expanduser(base)  # an absolute base is not changed
     if os.path.isfile(beside):
         return beside
     try:
@@ -294,6 +308,11 @@ def _base_file(base: str, path: Path) -> Path:
 
 
 def _read_yaml(path: Path) -> dict:
+    if path.suffix == ".py":
+        raise InputError(
+            f"{path} is Python code, as Detectron2's lazy configs and OpenMMLab's configs are, and "
+            "is not run; write a YAML file with the keys that it sets"
+        )
     try:
         content = read_config_file(path)
     except UNREADABLE as error:

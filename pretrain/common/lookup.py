@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import unicodedata
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -14,8 +15,27 @@ Entry = TypeVar("Entry")
 
 
 def near_matches(name: str, known: Iterable[str]) -> str:
-    """Returns " (did you mean 'a' or 'b'?)" for the known names nearest to `name`, or ""."""
-    return did_you_mean(difflib.get_close_matches(name, list(known), n=2, cutoff=0.6))
+    """Returns " (did you mean 'a' or 'b'?)" for the known names nearest to `name`, or "".
+
+    Names that differ in letter case, spaces around them or the form of their accents only are the
+    nearest. Those that differ in the last alone look equal, so it is said.
+    """
+    listed = list(known)
+    same = [one for one in listed if _composed(one) == _composed(name)]
+    if same:
+        return f" (did you mean {same[0]!r}, which writes its accents in a different form?)"
+    like = [one for one in listed if folded(one).strip() == folded(name).strip()]
+    return did_you_mean(like[:2] or difflib.get_close_matches(name, listed, n=2, cutoff=0.6))
+
+
+def folded(name: str) -> str:
+    """Returns the name without letter case, and with one form of accents: macOS writes them apart
+    (NFD)."""
+    return _composed(name).casefold()
+
+
+def _composed(name: str) -> str:
+    return unicodedata.normalize("NFC", name)
 
 
 def did_you_mean(names: Sequence[str]) -> str:

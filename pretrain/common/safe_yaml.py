@@ -118,6 +118,19 @@ class _Loader(yaml.SafeLoader):
         self._deepest = max(deepest, self._deepest)
         return node
 
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        """A mapping; YAML's library would keep the last value of a key that is there twice."""
+        node = super().compose_mapping_node(anchor)
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode) or key.value == "<<":  # a merge may be repeated
+                continue
+            if key.value in seen:
+                text = f"the key {shown(key.value)} is there twice: write it once"
+                raise _refusal(text, key.start_mark)
+            seen.add(key.value)
+        return node
+
     def _add(self, nodes: int, levels: int, mark: Any) -> None:
         self._nodes += nodes
         self._deepest = max(self._deepest, self._depth + levels)

@@ -297,12 +297,15 @@ def test_what_is_odd_but_legal_is_counted_and_trained(
     caplog: pytest.LogCaptureFixture,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Crowd, a box without area, and a polygon of two points, through two steps of training."""
+    """Crowd, a box without area, an object twice, and a polygon of two points, through two steps
+    of training."""
     monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
     content = coco_content()
     more = {**content["annotations"][0], "iscrowd": 0}
     content["annotations"] += [
         {**more, "id": 14, "bbox": [3, 3, 0, 4]},
+        {**more, "id": 16},
+        {**more, "id": 17},
         {**more, "id": 15, "segmentation": [[1, 1, 2, 2]]},
     ]
     write_coco(tmp_path / "c", "train", content)
@@ -316,10 +319,12 @@ def test_what_is_odd_but_legal_is_counted_and_trained(
     with caplog.at_level(logging.WARNING):
         assert main(["--config", COCO[0], *options, *COCO[1:], *tiny]) == 0
     words = [r.getMessage() for r in caplog.records if "instances_train.json" in r.getMessage()]
-    assert "boxes without area are not used for training (1: annotation 14)" in words[0]
+    assert "cannot be found in a test set (1: annotation 14)" in words[0]
     assert "polygons with fewer than 3 points" in words[0]
+    for split in ("train", "test"):
+        assert f"coco:c:{split}: objects have the image, class and box of an earlier" in caplog.text
     log = capsys.readouterr().err
     said = (
-        "training data coco:c:train: 2 images, 4 objects of 2 classes (1 crowd region)\n  cat 3\n"
+        "training data coco:c:train: 2 images, 6 objects of 2 classes (1 crowd region)\n  cat 5\n"
     )
     assert log.count(said) == 1 and log.count("test data coco:c:test: 2 images, ") == 1

@@ -38,6 +38,8 @@ def shown(value: Any) -> str:
 def as_number(value: Any) -> float | None:
     """A number, or text that is one, as float; None for anything else, NaN and infinity too."""
     if isinstance(value, (int, float, str)) and not isinstance(value, bool):
+        if _has_underscore(value):
+            return None
         try:
             number = float(value)
         except (ValueError, OverflowError):
@@ -99,9 +101,16 @@ def find_id(value: Any, known: Collection[Id]) -> Id | None:
         return wanted
     if isinstance(wanted, int):
         other: Id = str(wanted)
+    elif _has_underscore(wanted):
+        return None
     else:
         try:
             other = int(wanted)
         except ValueError:
             return None
     return other if other in known else None
+
+
+def _has_underscore(value: Any) -> bool:
+    """Whether text has an underscore: to Python "2_7" is the number 27, to a tool it is a name."""
+    return isinstance(value, str) and "_" in value

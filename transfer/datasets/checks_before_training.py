@@ -1,13 +1,15 @@
 """What a detection data set holds, said before it is trained on, and what would make a run useless.
 
 It makes a text for the log and a line for the doctor. The checks raise an InputError if there is
-nothing to train on, nothing to find, or if objects have no masks. Images without an object that is
-trained on are left out of the training, as in Detectron2 (DATALOADER.FILTER_EMPTY_ANNOTATIONS).
+nothing to train on, nothing to find, or if objects have no masks. Objects and images that are
+there twice are counted in a warning. Images without an object that is trained on are left out of
+the training, as in Detectron2 (DATALOADER.FILTER_EMPTY_ANNOTATIONS).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
@@ -16,12 +18,29 @@ import numpy as np
 
 from pretrain.common.errors import InputError
 from pretrain.common.findings import Findings
+from pretrain.data.fingerprint import mixed
+from pretrain.data.origins import evenly
+from transfer.datasets.box_checks import TOLERANCE_PX, Box
+from transfer.datasets.coco_masks import mask_box
 from transfer.datasets.samples import DetectionSet
 
 MOST_CLASSES = 100  # that a log's table shows; of more, the largest
 LARGEST, NAMED = 12, 5
 WIDTH = 100  # characters of the table
 DENSE = "images have more objects than TEST.DETECTIONS_PER_IMAGE {}, so not all can be found"
+
+TWICE = (
+    "objects have the image, class and box of an earlier one: each is trained on, but a detector "
+    "can find only one of them"
+)
+IMAGE_TWICE = (
+    "images are listed more than once: the objects of one entry are background in the others"
+)
+MISFIT = (
+    "of {} boxes that were compared with the mask of their object these overlap less than half with"
+    " the box around it: are they x1, y1, x2, y2, or of an image of a different size?"
+)
+COMPARED = 500  # images, evenly spaced, whose boxes and masks are compared
 
 
 @dataclass(frozen=True)
@@ -175,6 +194,78 @@ def check_scorable(data: DetectionSet, detections: int) -> None:
             place = f"{Path(data.samples[row].file_name).name} with {objects}"
             findings.note(f"{DENSE.format(detections)}: raise that key", place)
     findings.report()
+
+
+def note_repeats(data: DetectionSet) -> None:
+    """Warns, with counts, of objects and images that a set has twice, as merged exports do.
+
+    Detectron2 and the evaluators say nothing about them, but they lower the score. Crowd regions
+    are not compared.
+    """
+    findings = Findings(data.name)
+    for row in _repeated_objects(data):
+        box = ", ".join(f"{value:g}" for value in data.objects.boxes[row])
+        name = Path(data.samples[int(data.objects.image[row])].file_name).name
+        findings.note(TWICE, f"{name}: '{data.classes[data.objects.category[row]]}' ({box})")
+    for encoded in _repeated(data.origin.names()):
+        findings.note(IMAGE_TWICE, Path(os.fsdecode(encoded)).name)
+    findings.report()
+
+
+def note_misfits(data: DetectionSet) -> None:
+    """Warns, with counts, of boxes that are not around their masks, as numbers that mean something
+    else are. Detectron2 trains masks within their boxes, and says nothing. Crowd regions are not
+    compared.
+    """
+    compared, places = 0, []
+    for row in evenly(len(data.samples), COMPARED):
+        sample = data.samples[row]
+        for found in sample.instances:
+            mask = found.polygons or found.rle
+            around = mask_box(mask) if mask and not found.crowd else None
+            if around is None or not (_has_area(found.box) and _has_area(around)):
+                continue
+            compared += 1
+            if _overlap(found.box, around) < 0.5:
+                texts = (", ".join(f"{value:g}" for value in box) for box in (found.box, around))
+                places.append(f"{Path(sample.file_name).name}: ({') and mask ('.join(texts)})")
+    findings = Findings(data.name)
+    for place in places:
+        findings.note(MISFIT.format(compared), place)
+    findings.report()
+
+
+def _has_area(box: Box) -> bool:
+    return box[0] < box[2] and box[1] < box[3]
+
+
+def _overlap(one: Box, other: Box) -> float:
+    """IoU of two boxes. Each is a pixel larger on each side: tiny masks end at whole pixels."""
+    low = np.maximum(one[:2], other[:2]) - TOLERANCE_PX
+    high = np.minimum(one[2:], other[2:]) + TOLERANCE_PX
+    shared = float(np.maximum(high - low, 0).prod())
+    areas = [float((np.subtract(b[2:], b[:2]) + 2 * TOLERANCE_PX).prod()) for b in (one, other)]
+    return shared / (sum(areas) - shared)
+
+
+def _repeated_objects(data: DetectionSet) -> list[int]:
+    """Rows of objects whose image, class and box an earlier row has."""
+    objects = data.objects
+    rows = np.flatnonzero(~objects.crowd)
+    labels = np.stack([objects.image[rows], objects.category[rows]], axis=1).astype(np.int64)
+    boxes = objects.boxes[rows] + 0.0  # -0.0 is 0.0
+    keys = mixed(np.concatenate([labels, boxes.view(np.int64)], axis=1))
+    first = np.unique(keys, return_index=True)[1]
+    return np.delete(rows, first).tolist()
+
+
+def _repeated(names: Sequence[bytes]) -> Iterator[bytes]:
+    """Names that an earlier place has."""
+    seen = set[bytes]()
+    for name in names:
+        if name in seen:
+            yield name
+        seen.add(name)
 
 
 def _some(number: int, one: str, many: str = "") -> str:

@@ -15,6 +15,7 @@ image sizes from its own generators than the torchvision engine does.
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -56,6 +57,10 @@ NOT_JSON = (
     GIT_LFS,
     (b"<", "a page of markup (HTML, XML); download or export the file itself again"),
 )
+SEVERAL_RECORDS = (
+    "more text follows its first record, as in JSON Lines; a COCO file is one record with "
+    "'images', 'annotations' and 'categories'"
+)
 NOT_TRAINED = "categories without objects are not among the classes, and were left out"
 
 
@@ -83,7 +88,9 @@ def read_instances(
         raise InputError(f"{path} is not in UTF-8 ({error}); save it in that encoding") from None
     except (ValueError, RecursionError) as error:  # also a number of thousands of digits
         _refuse_packed(path)
-        raise InputError(f"{path} is not valid JSON ({error}): truncated or damaged") from None
+        lines = isinstance(error, json.JSONDecodeError) and error.msg == "Extra data"
+        why = SEVERAL_RECORDS if lines else "truncated or damaged"
+        raise InputError(f"{path} is not valid JSON ({error}): {why}") from None
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror or error})") from None
     for key in ("images", "annotations", "categories"):

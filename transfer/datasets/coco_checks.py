@@ -62,7 +62,7 @@ def _check_entry(
         return
     for key in keys:
         if key not in entry:
-            which = f"{part}[id {entry['id']}]" if "id" in entry else f"an entry of {part}"
+            which = f"{part}[id {entry['id']}]" if "id" in entry else f"{part}[{place}]"
             findings.refuse("entries lack a key", f"{which} has no '{key}'", "correct the file")
     if "id" in entry and as_id(entry["id"]) is None:
         text = f"{part}[{place}] (id {shown(entry['id'])})"

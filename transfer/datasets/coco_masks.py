@@ -18,7 +18,7 @@ from transfer.datasets.annotation_values import EXACT, as_number, read_numbers, 
 Segmentation = list[list[float]] | dict[str, Any]
 
 NOT_POLYGONS = "segmentations are neither a list of polygons nor run lengths"
-PAIRS = "polygons are lists of points [x, y]"
+PAIRS = "polygons are lists of points, as [x, y] or {x, y}"
 PAIRS_REMEDY = "write each polygon as one list x, y, x, y, ..."
 FLAT = "polygons are not in a list of polygons"
 FLAT_REMEDY = "write [[x, y, x, y, ...]] instead of [x, y, x, y, ...]"
@@ -28,10 +28,13 @@ RLE_IN_LIST = "run lengths are inside a list"
 RLE_IN_LIST_REMEDY = "write the record {size, counts} itself"
 OTHER_SIZE = "run lengths have a different size (height, width) from their image"
 NO_COUNTS = "run lengths cannot be read"
+BYTES = "run lengths are what Python's str() makes of bytes"
+BYTES_REMEDY = 'write counts.decode("ascii") in place of str(counts)'
 FAR = "polygons reach a million pixels and more"
 SUM = "run lengths do not fill their image, height x width pixels"
 FAR_PX = 1e6  # filling such a polygon takes gigabytes, and minutes
 RLE_REMEDY = "export the masks again"
+MASK_REMEDY = "write polygons, [[x, y, x, y, ...]], or run lengths, {size, counts}"
 
 _LOW, _HIGH = 48, 111  # characters of compressed counts: 6 bits each, above "0"
 
@@ -40,10 +43,10 @@ def read_segmentation(
     findings: Findings, where: str, value: Any, height: int, width: int
 ) -> Segmentation | None:
     """All polygons, or run lengths; None if there is no mask, or a refused one."""
-    if isinstance(value, dict):
-        return _read_rle(findings, where, value, height, width)
     if not value:
         return None
+    if _is_rle(value):
+        return _read_rle(findings, where, value, height, width)
     kind, remedy = _fault(value)
     if kind:
         findings.refuse(kind, f"{where} ({shown(value)})", remedy)
@@ -62,15 +65,15 @@ def read_segmentation(
 def _fault(value: Any) -> tuple[str, str]:
     """Why a value is not a list of polygons, and the remedy; "" if it is one."""
     if not isinstance(value, list):
-        return NOT_POLYGONS, RLE_REMEDY
-    if all(isinstance(part, dict) for part in value):
+        return NOT_POLYGONS, MASK_REMEDY
+    if all(map(_is_rle, value)):
         return RLE_IN_LIST, RLE_IN_LIST_REMEDY
     if all(as_number(part) is not None for part in value):
         return FLAT, FLAT_REMEDY
-    if not all(isinstance(part, list) for part in value):
-        return NOT_POLYGONS, PAIRS_REMEDY
     if _is_pairs(value) or any(map(_is_pairs, value)):
         return PAIRS, PAIRS_REMEDY
+    if not all(isinstance(part, list) for part in value):
+        return NOT_POLYGONS, MASK_REMEDY
     if any(isinstance(item, list) for part in value for item in part):
         return DEEP, DEEP_REMEDY
     return "", ""
@@ -88,6 +91,18 @@ def mask_area(segmentation: Segmentation, height: int, width: int) -> float:
     return float(mask_utils.area(mask_utils.merge(mask_utils.frPyObjects(polygons, height, width))))
 
 
+def mask_box(segmentation: Segmentation) -> tuple[float, float, float, float]:
+    """x1, y1, x2, y2 around a mask that is not empty, in pixels."""
+    if isinstance(segmentation, dict):
+        from pycocotools import mask as mask_utils
+
+        x, y, width, height = mask_utils.toBbox(segmentation).tolist()
+        return x, y, x + width, y + height
+    xs = [x for polygon in segmentation for x in polygon[::2]]
+    ys = [y for polygon in segmentation for y in polygon[1::2]]
+    return min(xs), min(ys), max(xs), max(ys)
+
+
 def has_pixels(segmentation: Segmentation, height: int, width: int) -> bool:
     """Whether a mask covers anything of its image. Most polygons need not be filled for that."""
     if isinstance(segmentation, list):
@@ -101,9 +116,19 @@ def has_pixels(segmentation: Segmentation, height: int, width: int) -> bool:
     return mask_area(segmentation, height, width) > 0
 
 
-def _is_pairs(part: list[Any]) -> bool:
-    """At least three lists of two values: points of one polygon, not polygons."""
-    return len(part) >= 3 and all(isinstance(point, list) and len(point) == 2 for point in part)
+def _is_rle(value: Any) -> bool:
+    return isinstance(value, dict) and ("counts" in value or "size" in value)
+
+
+def _is_pairs(part: Any) -> bool:
+    """At least three lists of two values, or records of x and y: points, not polygons."""
+    return isinstance(part, list) and len(part) >= 3 and all(map(_is_point, part))
+
+
+def _is_point(value: Any) -> bool:
+    if isinstance(value, dict):
+        return "x" in value and "y" in value
+    return isinstance(value, list) and len(value) == 2
 
 
 def _read_rle(
@@ -118,7 +143,9 @@ def _read_rle(
     counts = mask.get("counts")
     lengths = _lengths(counts)
     if lengths is None:
-        findings.refuse(NO_COUNTS, f"{where} (counts {shown(counts)})", RLE_REMEDY)
+        is_bytes = isinstance(counts, str) and counts.startswith(("b'", 'b"'))
+        kind, remedy = (BYTES, BYTES_REMEDY) if is_bytes else (NO_COUNTS, RLE_REMEDY)
+        findings.refuse(kind, f"{where} (counts {shown(counts)})", remedy)
         return None
     if int(lengths.sum()) != height * width:
         place = f"{where} (sum {int(lengths.sum())}, image {height} x {width} = {height * width})"

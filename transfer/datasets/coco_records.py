@@ -51,6 +51,9 @@ CORNERS = (
     "boxes reach beyond their image, and all would fit as x1, y1, x2, y2: is that what they are?"
 )
 IGNORE = "objects are marked 'ignore', which is not supported"
+ZERO_AREA = (
+    "objects have 'area' 0 although their box has an area: they count as small in the AP by size"
+)
 
 
 @dataclass(frozen=True)
@@ -303,7 +306,8 @@ def _read(
     boxes: BoxCheck,
     scored: bool,
 ) -> Annotation | None:
-    if entry.get("ignore") and read_number(findings, where, "ignore", entry["ignore"]):
+    ignore = entry.get("ignore")
+    if ignore is True or ignore and read_number(findings, where, "ignore", ignore):
         findings.refuse(IGNORE, where, "use 'iscrowd'")
     bbox = _read_bbox(findings, where, entry["bbox"])
     mask = read_segmentation(findings, where, entry.get("segmentation"), image.height, image.width)
@@ -317,6 +321,8 @@ def _read(
     x, y, width, height = bbox
     if not boxes.add(where, (x, y, x + width, y + height), image.width, image.height):
         return None
+    if area == 0 < width * height:
+        findings.note(ZERO_AREA, where, int(scored))
     if area is None and scored:
         area = mask and mask_area(mask, image.height, image.width) or width * height
     return Annotation(place, where, image, category_id, bbox, area or 0.0, bool(crowd), mask)

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import os
 import re
-import unicodedata
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from urllib.parse import unquote
 
 from pretrain.common.errors import InputError
 from pretrain.common.findings import SHOWN
+from pretrain.common.lookup import folded
 from pretrain.common.printable import MOST, shown
 
 LOOKED_AT = 100_000  # files of the folder
@@ -67,11 +67,6 @@ def _leads_out(name: str, homes: tuple[str, str]) -> bool:
         return not f"{found}/".startswith(real.rstrip("/") + "/") and os.path.isfile(path)
     except ValueError:  # a NUL: no file has such a name, so that it is missing
         return False
-
-
-def folded(name: str) -> str:
-    """The name without letter case, and with one form of accents: macOS writes them apart (NFD)."""
-    return unicodedata.normalize("NFC", name).casefold()
 
 
 def _hint(folder: Path, missing: Sequence[str]) -> str:
@@ -130,6 +125,8 @@ def _files(folder: Path) -> Iterator[str]:
 
 
 def _variants(name: str) -> Iterator[tuple[str, str]]:
+    if name.strip() != name:
+        yield name.strip(), "spaces around it"
     plain = name.replace("\\", "/")
     slashes = "backslashes; " if plain != name else ""
     decoded = unquote(plain).partition("?")[0]

@@ -19,27 +19,29 @@ from typing import Any, Protocol, TypeGuard
 import numpy as np
 
 from pretrain.common.findings import Findings
+from pretrain.common.lookup import folded
 from pretrain.data.fingerprint import Fingerprint, fingerprint_of
 from pretrain.data.origins import Files, Origin
 from transfer.datasets.fingerprint import ObjectLabels, keypoint_checksums, mask_checksums
 
 # A kind of finding. Detectron2 filters these in training and keeps them among the objects to be
 # found: so do we.
-AREALESS = "boxes without area are not used for training"
+AREALESS = "boxes without area are not used for training, and cannot be found in a test set"
 
 
 # Another kind: "Cat" and "cat" are two classes, which is seldom meant.
 LIKE_NAMES = (
-    "class names differ from others in letter case, spaces, hyphens or underscores only, and are "
-    "kept apart"
+    "class names differ from others in letter case, accents' form, spaces, hyphens or underscores "
+    "only, and are kept apart"
 )
 
 
 def note_like_names(names: Iterable[str], findings: Findings) -> None:
-    """Notes classes whose names differ in letter case, spaces, hyphens or underscores only."""
+    """Notes classes whose names differ in letter case, form of accents, spaces, hyphens or
+    underscores only."""
     alike: dict[str, list[str]] = defaultdict(list)
     for name in names:
-        alike[re.sub(r"[\s_-]", "", name).casefold()].append(name)
+        alike[folded(re.sub(r"[\s_-]", "", name))].append(name)
     for group in alike.values():
         if len(group) > 1:
             findings.note(LIKE_NAMES, " and ".join(f"'{name}'" for name in group))

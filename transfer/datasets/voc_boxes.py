@@ -8,10 +8,10 @@ the inverse is in `detection/evaluation/voc.py`, which begins with Samples and s
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 
 from pretrain.common.findings import Findings
+from transfer.datasets.annotation_values import as_number
 from transfer.datasets.box_checks import Box
 from transfer.datasets.voc_xml import COORDINATES, VocObject
 
@@ -64,10 +64,8 @@ def convert_box(found: VocObject, zero_based: bool, findings: Findings, place: s
 
 def _numbers(found: VocObject) -> Box | None:
     """The four coordinates as written; None if one is missing or not a finite number."""
-    try:
-        values = [float(text) for text in found.box or () if text is not None]
-    except ValueError:
+    values = [as_number(text) for text in found.box or ()]
+    numbers = [value for value in values if value is not None]
+    if len(numbers) != len(COORDINATES):
         return None
-    if len(values) != len(COORDINATES) or not all(map(math.isfinite, values)):
-        return None
-    return values[0], values[1], values[2], values[3]
+    return numbers[0], numbers[1], numbers[2], numbers[3]

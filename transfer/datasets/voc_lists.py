@@ -15,8 +15,8 @@ from urllib.parse import unquote
 
 from pretrain.common.errors import InputError
 from pretrain.common.findings import Findings
+from pretrain.common.lookup import folded
 from pretrain.data.folders import IMAGE_SUFFIXES, is_hidden
-from transfer.datasets.missing_images import folded
 from transfer.datasets.voc_xml import MARK
 
 XML_SUFFIX = ".xml"

@@ -16,6 +16,8 @@ from codecs import BOM_UTF8
 from dataclasses import dataclass
 from pathlib import Path
 
+from transfer.datasets.annotation_values import as_number
+
 KEPT_FILES = 200_000  # parsed files that are kept
 COORDINATES = ("xmin", "ymin", "xmax", "ymax")
 # What programs mean by these names is more than Python's codec of the name reads.
@@ -159,8 +161,5 @@ def _text(node: ElementTree.Element, key: str) -> str | None:
 def _size(node: ElementTree.Element | None) -> tuple[int, int] | None:
     if node is None:
         return None
-    try:
-        width, height = (int(float(node.findtext(key) or 0)) for key in ("width", "height"))
-    except (ValueError, OverflowError):
-        return None
+    width, height = (int(as_number(node.findtext(key)) or 0.0) for key in ("width", "height"))
     return (width, height) if width > 0 and height > 0 else None

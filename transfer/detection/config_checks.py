@@ -58,18 +58,53 @@ LEAST_OF_RUN = {
     "SOLVER.MAX_ITER": 1,
     "SOLVER.IMS_PER_BATCH": 1,
     "SOLVER.WARMUP_ITERS": 0,
+    "SOLVER.WARMUP_FACTOR": 0,
     "SOLVER.NUM_DECAYS": 1,
+    "SOLVER.GAMMA": 0,
+    "SOLVER.MOMENTUM": 0,
+    "SOLVER.WEIGHT_DECAY": 0,
+    "SOLVER.WEIGHT_DECAY_NORM": 0,
+    "DATALOADER.NUM_WORKERS": 0,
     "TRANSFER.LOG_PERIOD": 1,
     "TRANSFER.REPLICATES": 0,
 }
 LEAST = {
     "SOLVER.REFERENCE_WORLD_SIZE": 0,
+    "SOLVER.BIAS_LR_FACTOR": 0,
+    "MODEL.FPN.OUT_CHANNELS": 1,
+    "MODEL.RPN.BATCH_SIZE_PER_IMAGE": 1,
+    "MODEL.RPN.PRE_NMS_TOPK_TRAIN": 1,
+    "MODEL.RPN.PRE_NMS_TOPK_TEST": 1,
+    "MODEL.RPN.POST_NMS_TOPK_TRAIN": 1,
+    "MODEL.RPN.POST_NMS_TOPK_TEST": 1,
+    "MODEL.RPN.NMS_THRESH": 0,
+    "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE": 1,
+    "MODEL.ROI_HEADS.NMS_THRESH_TEST": 0,
+    "MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION": 1,
+    "MODEL.ROI_BOX_HEAD.NUM_FC": 0,
+    "MODEL.ROI_BOX_HEAD.FC_DIM": 1,
+    "MODEL.ROI_BOX_HEAD.CONV_DIM": 1,
     "MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE": 0,
     "INPUT.MAX_SIZE_TRAIN": 1,
     "INPUT.MAX_SIZE_TEST": 1,
     "INPUT.MIN_SIZE_TEST": 0,
+    "TEST.PRECISE_BN.NUM_ITER": 1,
     "TRANSFER.ACCUMULATE": 1,
 }
+# Shares of the regions of an image, and the least score of a detection
+AT_MOST_1 = (
+    "MODEL.RPN.POSITIVE_FRACTION",
+    "MODEL.ROI_HEADS.POSITIVE_FRACTION",
+    "MODEL.ROI_HEADS.SCORE_THRESH_TEST",
+)
+# Lists of numbers that something is divided by, or that are lengths
+ABOVE_0 = (
+    "MODEL.PIXEL_STD",
+    "MODEL.ANCHOR_GENERATOR.SIZES",
+    "MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS",
+    "MODEL.RPN.BBOX_REG_WEIGHTS",
+    "MODEL.ROI_BOX_HEAD.BBOX_REG_WEIGHTS",
+)
 ONE_OF: dict[str, Collection[Any]] = {
     "DATALOADER.SAMPLER_TRAIN": ("TrainingSampler", REPEATING),
     "INPUT.RANDOM_FLIP": ("horizontal", "none"),
@@ -101,6 +136,7 @@ def check(cfg: CfgNode, name: str = "the config") -> None:
             "0.001)"
         )
     check_least(cfg, LEAST)
+    _check_numbers(cfg)
     if not cfg.INPUT.MIN_SIZE_TRAIN or min(cfg.INPUT.MIN_SIZE_TRAIN) < 0:
         sizes = tuple(cfg.INPUT.MIN_SIZE_TRAIN)
         raise InputError(
@@ -122,6 +158,28 @@ def check(cfg: CfgNode, name: str = "the config") -> None:
     _check_widths(cfg, spec.resnet)
     oks_sigmas(cfg)  # refuses another number than that of keypoints
     check_run(cfg, name)
+
+
+def _check_numbers(cfg: CfgNode) -> None:
+    """Raises InputError, naming the key, for numbers that would train or find nothing."""
+    for key in AT_MOST_1:
+        if not 0 <= value_of(cfg, key) <= 1:
+            raise InputError(f"{key} must be from 0 to 1, got {value_of(cfg, key)}")
+    offset = cfg.MODEL.ANCHOR_GENERATOR.OFFSET
+    if not 0 <= offset < 1:  # of a cell of the grid, as in Detectron2
+        raise InputError(
+            f"MODEL.ANCHOR_GENERATOR.OFFSET must be 0 or above, and below 1, got {offset}"
+        )
+    for key in ABOVE_0:
+        if min(_numbers(value_of(cfg, key)), default=1) <= 0:
+            raise InputError(f"{key} {value_of(cfg, key)} must be numbers above 0")
+
+
+def _numbers(value: Any) -> list[float]:
+    """All numbers of a list, or of a list of lists."""
+    if isinstance(value, (list, tuple)):
+        return [number for part in value for number in _numbers(part)]
+    return [value]
 
 
 def oks_sigmas(cfg: CfgNode) -> tuple[float, ...]:

@@ -19,7 +19,13 @@ from pretrain.common.distributed import is_main, process_device, world_size
 from pretrain.common.errors import InputError
 from pretrain.common.loggers import DEFAULT as LOGGER
 from transfer.checkpoints.weights import Weights
-from transfer.datasets.checks_before_training import check_one_file, check_scorable, describe
+from transfer.datasets.checks_before_training import (
+    check_one_file,
+    check_scorable,
+    describe,
+    note_misfits,
+    note_repeats,
+)
 from transfer.datasets.few_labels import is_drawn, split_part
 from transfer.datasets.image_sizes import check_image_sizes
 from transfer.datasets.import_shapely import import_shapely
@@ -221,8 +227,12 @@ def _check_sets(
     cfg: CfgNode, test_set: DetectionSet, train_set: DetectionSet | None = None, *, scan: bool
 ) -> None:
     """Raises InputError unless the test set can be scored and all images have their annotated
-    sizes.
+    sizes. Warns of objects and images that a set has twice, and of boxes that are not around their
+    masks.
     """
+    for data in (test_set,) if train_set is None else (train_set, test_set):
+        note_repeats(data)
+        note_misfits(data)
     if cfg.MODEL.KEYPOINT_ON:
         check_scorable_keypoints(test_set)
     if test_set.layout == "coco":

@@ -32,6 +32,36 @@ def test_bases_merge_from_far_to_near_and_overrides_win(tmp_path: Path) -> None:
     assert cfg.is_frozen()
 
 
+def test_lists_of_bases_and_the_home_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The values of fvcore, which Detectron2 loads configs with; a later base decides."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "home").mkdir()
+    write(tmp_path / "home" / "far.yaml", "SOLVER: {LR: 1, EPOCHS: 1}\nNAME: far")
+    write(tmp_path / "a.yaml", "_BASE_: ~/far.yaml\nSOLVER: {EPOCHS: 2, STEPS: [2]}")
+    write(tmp_path / "b.yaml", "_BASE_: ~/far.yaml\nFLAG: true\nSOLVER: {EPOCHS: 3}")
+    top = write(tmp_path / "top.yaml", "_BASE_: [a.yaml, b.yaml]\nNAME: top")
+    cfg = load_config(str(top), defaults(), [])
+    theirs = CfgNode.load_yaml_with_base(str(top))
+    assert dict(cfg.SOLVER) == {**theirs["SOLVER"], "STEPS": (2,)} and cfg.SOLVER.EPOCHS == 3
+    assert (cfg.NAME, cfg.FLAG) == (theirs["NAME"], theirs["FLAG"]) == ("top", True)
+
+
+def test_bases_without_end_are_refused(tmp_path: Path) -> None:
+    for number in range(40):
+        write(tmp_path / f"{number}.yaml", f"_BASE_: [{number + 1}.yaml, {number + 1}.yaml]")
+    write(tmp_path / "40.yaml", "")
+    with pytest.raises(InputError, match="_BASE_ leads to more than 100 files"):
+        load_config(str(tmp_path / "0.yaml"), defaults(), [])
+
+
+def test_a_config_in_python_is_named_as_that(tmp_path: Path) -> None:
+    path = write(tmp_path / "lazy.py", "model = dict(type='FasterRCNN')")
+    with pytest.raises(InputError, match="lazy.py is Python code, as Detectron2's lazy configs"):
+        load_config(str(path), defaults(), [])
+
+
 def test_scalars_become_tuples_and_yaml_exponents_floats(tmp_path: Path) -> None:
     path = write(tmp_path / "a.yaml", "SOLVER: {STEPS: 4, LR: 1e-4}")
     cfg = load_config(str(path), defaults(), [])
@@ -51,6 +81,19 @@ def test_scalars_become_tuples_and_yaml_exponents_floats(tmp_path: Path) -> None
         ("a: [", [], "not readable as YAML"),
         ("_BASE_: top.yaml", [], "loops back"),
         ("_BASE_: gone.yaml", [], "names a missing file"),
+        ("_BASE_: [top.yaml]", [], "loops back"),
+        ("_BASE_: [3]", [], "_BASE_ must be a file name or a list of them, got [3]"),
+        (
+            "_BASE_: https://host/base.yaml",
+            [],
+            "top.yaml: _BASE_ 'https://host/base.yaml' is an address, which is not fetched; down",
+        ),
+        (
+            "SOLVER: {LR: 2}\nNAME: b\nSOLVER: {EPOCHS: 1}",
+            [],
+            "the key 'SOLVER' is there twice: write it once",
+        ),
+        ("SOLVER: {LR: 2, EPOCHS: 1, LR: 3}", [], "the key 'LR' is there twice"),
         ("", ["NAME"], "'NAME' has no value"),
         ("", ["NAME", "x", "--resume", "y"], "put options first"),
         ("", ["NMAE", "x"], "override NMAE: unknown key NMAE (did you mean 'NAME'?)"),

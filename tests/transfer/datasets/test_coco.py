@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -80,7 +81,7 @@ def test_a_box_without_area_is_kept_and_counted(
     """As in Detectron2: training filters it, scoring counts it among the objects."""
     sample, _ = read(folder, annotation(), annotation(2, bbox=[3, 4, 0, 5]))
     assert sample.instances[1].box == (3.0, 4.0, 3.0, 9.0)
-    assert "boxes without area are not used for training (1: annotation 2)" in caplog.text
+    assert "cannot be found in a test set (1: annotation 2)" in caplog.text
 
 
 def test_crowd_is_legal_and_silent(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -123,6 +124,9 @@ def test_run_lengths_are_compressed(folder: Path) -> None:
         ),
         ({"bbox": None}, r"annotation 1 \(bbox null\)"),
         ({"bbox": {"x": 1}}, "not a list x, y, width, height"),
+        ({"bbox": [1, 2, "3_0", 4]}, r'not finite numbers.*\(bbox \[1, 2, "3_0", 4\]'),
+        ({"image_id": "0_7"}, 'unknown image "0_7"'),
+        ({"ignore": True}, r"'ignore', which is not supported \(1: annotation 1\); use 'iscrowd'"),
         ({"iscrowd": "no"}, r'not finite numbers \(1: annotation 1 \(iscrowd "no"\)'),
         ({"area": "big"}, r'not finite numbers \(1: annotation 1 \(area "big"\)'),
         (
@@ -134,10 +138,10 @@ def test_run_lengths_are_compressed(folder: Path) -> None:
             "polygons are not in a list of polygons.*tation 1",
         ),
         ({"segmentation": "1 1 5 1"}, r'nor run lengths \(1: annotation 1 \("1 1 5 1"\)'),
-        ({"segmentation": [[1, 1], [5, 1], [5, 5]]}, r"lists of points \[x, y\] \(1: annotation 1"),
+        ({"segmentation": [[1, 1], [5, 1], [5, 5]]}, r"lists of points, as .* \(1: annotation 1"),
         (
             {"segmentation": [[[1, 1], [5, 1], [5, 5]]]},
-            r"lists of points \[x, y\] \(1: annotation 1",
+            r"lists of points, as .* \(1: annotation 1",
         ),
         (
             {"segmentation": [[1, 1, 5, None, 5, 5]]},
@@ -187,7 +191,7 @@ def test_a_null_crowd_flag_is_no_crowd(folder: Path, caplog: pytest.LogCaptureFi
     )
 
 
-@pytest.mark.parametrize("mask", [[], [[1, 1, 2, 2]], [[1, 1, 2, 2], TRIANGLE]])
+@pytest.mark.parametrize("mask", [[], {}, [[1, 1, 2, 2]], [[1, 1, 2, 2], TRIANGLE]])
 def test_mask_metrics_need_masks(folder: Path, mask: list) -> None:
     whole = content(annotation(area=12.0, segmentation=mask))
     classes = ("cat", "dog")
@@ -196,6 +200,17 @@ def test_mask_metrics_need_masks(folder: Path, mask: list) -> None:
         InputError, match=r"have no mask, or a polygon with fewer.*\(1: annotation 1\); correct"
     ):
         read_coco(folder / "x.json", folder, whole, classes, scored=("bbox", "segm"))
+
+
+def test_an_area_of_0_beside_a_box_is_said(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """pycocotools takes it, so that the object is a small one."""
+    entries = [annotation(1, area=0), annotation(2, area=12), annotation(3, area=0.0)]
+    entries.append(annotation(4, area=0, bbox=[1, 2, 0, 4]))
+    whole = content(*entries)
+    read(folder, *entries)
+    assert "'area' 0" not in caplog.text
+    read_coco(folder / "x.json", folder, whole, ("cat", "dog"), scored=("bbox",))
+    assert "count as small in the AP by size (2: annotation 1, annotation 3)" in caplog.text
 
 
 def test_masks_without_a_pixel_are_said(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -242,7 +257,7 @@ def test_missing_keys(folder: Path, part: str, key: str) -> None:
     with pytest.raises(InputError, match=rf"{part}\[id {entries[0]['id']}\] has no '{key}'"):
         check_file(folder, "x.json", **{part: entries})
     del entries[0]["id"]
-    with pytest.raises(InputError, match=f"an entry of {part} has no 'id'"):
+    with pytest.raises(InputError, match=rf"{part}\[0\] has no 'id'"):
         check_file(folder, "x.json", **{part: entries})
 
 
@@ -254,6 +269,21 @@ def test_class_outside_the_training_set(folder: Path, caplog: pytest.LogCaptureF
     sample, _ = read_coco(folder / "x.json", folder, content(other), ("cat",))
     assert [i.category for i in sample.instances] == [0]
     assert "not among the classes, and were left out (1: 'dog')" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("known", "name", "hint"),
+    [
+        ("caf\u00e9", "cafe\u0301", "did you mean 'caf\u00e9', which writes its accents in a diff"),
+        ("CAT", "cat", "did you mean 'CAT'?"),
+        ("cat", "cat ", "did you mean 'cat'?"),
+    ],
+)
+def test_a_class_of_nearly_the_same_name(folder: Path, known: str, name: str, hint: str) -> None:
+    whole = content(annotation())
+    whole["categories"][0]["name"] = name
+    with pytest.raises(InputError, match=re.escape(f"which is not one of the 1 classes ({hint}")):
+        read_coco(folder / "x.json", folder, whole, (known,))
 
 
 def test_missing_image(folder: Path) -> None:
@@ -291,6 +321,7 @@ def test_bad_files(folder: Path) -> None:
         ),
         (b"\n<!DOCTYPE html>", "is a page of markup"),
         (b"", "is empty"),
+        (b'{"id": 1}\n{"id": 2}\n', "Extra data.*as in JSON Lines; a COCO file is one record"),
         (bytes(80), "is empty, or has only zeros"),
     ],
 )
@@ -307,6 +338,12 @@ def test_classes_that_differ_in_letter_case(folder: Path, caplog: pytest.LogCapt
     sample, _ = read_coco(folder / "x.json", folder, whole, names)
     assert [found.category for found in sample.instances] == [2, 1]
     assert "and are kept apart (1: 'Dog ' and 'dog')" in caplog.text
+    whole["categories"] = [
+        {**entry, "name": name}
+        for entry, name in zip(whole["categories"], ("caf\u00e9", "cat", "cafe\u0301"))
+    ]
+    read_coco(folder / "x.json", folder, whole, ("cafe\u0301", "caf\u00e9", "cat"))
+    assert "and are kept apart (1: 'cafe\u0301' and 'caf\u00e9')" in caplog.text
 
 
 def test_a_file_without_categories(folder: Path) -> None:

@@ -90,6 +90,7 @@ def test_the_text_of_this_test_is_pycocotools() -> None:
         ("oooooooo0", "cannot be read"),
         ("ÿ", "cannot be read"),
         (7, "cannot be read"),
+        ("b'PPQ1'", r"str\(\) makes of bytes .*counts.decode\(\"ascii\"\) in place of"),
     ],
 )
 def test_bad_counts(counts: Any, message: str) -> None:
@@ -106,10 +107,18 @@ def test_bad_counts(counts: Any, message: str) -> None:
         ),
         ([[[1, 2, 3, 2, 3, 4]]], r"in one list too many .* write \[\[x, y, x, y, \.\.\.\]\]"),
         ([[1, 2, 3, 2, 3, 4], [[1, 2, 3, 2, 3, 4]]], "in one list too many"),
+        ([{"x": 1, "y": 2}] * 3, "lists of points, as .* write each polygon as one list x, y"),
+        ([[{"x": 1, "y": 2}] * 3], "lists of points, as .* write each polygon as one list x, y"),
+        ({"all_points_x": [1, 5, 5]}, r"neither .*write polygons, .* run lengths, {size, counts}"),
+        ("[[1, 2, 3, 2, 3, 4]]", r"neither .*write polygons, .* run lengths, {size, counts}"),
+        ([None, [1, 2, 3, 2, 3, 4]], r"neither .*write polygons, .* run lengths, {size, counts}"),
+        ([{"size": [10, 20], "counts": [200]}], "run lengths are inside a list"),
+        ({"counts": [200]}, r"a different size .*\(null, image \[10, 20\]\)"),
     ],
 )
-def test_polygons_in_other_depths_of_lists(value: Any, message: str) -> None:
-    """VGG's annotator writes the first, tools that keep holes apart the second."""
+def test_masks_in_other_forms(value: Any, message: str) -> None:
+    """VGG's annotator writes the first, tools that keep holes apart the second, Labelbox records
+    of x and y, and VGG's own project files lists of all x and all y."""
     with pytest.raises(InputError, match=message):
         read(value)
 
@@ -117,7 +126,7 @@ def test_polygons_in_other_depths_of_lists(value: Any, message: str) -> None:
 def test_numbers_of_another_type() -> None:
     plain = read({"size": [10, 20], "counts": [5, 10, 185]})
     assert read({"size": [10.0, "20"], "counts": ["5", 10.0, 185]}) == plain
-    assert read([]) is None and read(None) is None and read("") is None
+    assert all(read(value) is None for value in ([], None, "", {}))
 
 
 def test_area_of_polygons_is_that_of_their_union() -> None:

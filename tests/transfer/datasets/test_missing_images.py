@@ -39,6 +39,7 @@ def test_names_that_are_there(folder: Path) -> None:
         ("0f0f0f0f-a.jpg", "a.jpg", "a prefix of the labelling tool"),
         ("d.jpg", "1a2b3c4d-d.jpg", "different folder"),
         ("e.jpg", "e.png", "another suffix"),
+        (" a.jpg", "a.jpg", "spaces around it"),
     ],
 )
 def test_hints(folder: Path, name: str, found: str, why: str) -> None:

@@ -62,6 +62,7 @@ def test_one_line_list_and_empty_image(tmp_path: Path) -> None:
         ({"x1": 23, "x2": 30}, "completely outside their image"),
         ({"y1": "nan"}, "not numbers"),
         ({"y2": "many"}, "not numbers"),
+        ({"y2": "1_0"}, "not numbers"),
     ],
 )
 def test_impossible_boxes_are_refused(tmp_path: Path, change: dict, kind: str) -> None:
@@ -208,8 +209,8 @@ def test_a_box_without_area_is_kept_and_counted(
     assert first.instances[1].box == (8.0, 0.0, 8.0, 10.0)
     (record,) = caplog.records
     assert (
-        "train.txt: boxes without area are not used for training (2: a.xml: 'cat', b"
-        in record.message
+        "train.txt: boxes without area are not used for training, and cannot be found in a test "
+        "set (2: a.xml: 'cat', b" in record.message
     )
 
 

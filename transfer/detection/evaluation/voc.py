@@ -213,4 +213,5 @@ def _overlaps(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
     shared = np.maximum(high - low + 1.0, 0.0).prod(axis=-1)
     area = (boxes[..., 2:] - boxes[..., :2] + 1.0).prod(axis=-1)
     areas = (others[:, 2:] - others[:, :2] + 1.0).prod(axis=-1)
-    return shared / (area + areas - shared)
+    union = area + areas - shared  # 0 of two boxes without area
+    return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)

@@ -155,6 +155,16 @@ def test_difficult_objects_neither_help_nor_harm() -> None:
         assert metrics["bbox/AP"] == 100.0
 
 
+@pytest.mark.filterwarnings("error")
+def test_an_object_without_area_is_never_found() -> None:
+    """Not even by a detection that equals it, whose union with it is empty."""
+    plain, flat = Instance((0, 0, 9, 7), 0), Instance((20, 20, 20, 40), 0)
+    metrics, _ = evaluate_voc(
+        one_image(plain, flat), found((20, 20, 20, 40), (0, 0, 9, 7)), metric=2012
+    )
+    assert metrics["bbox/AP50"] == pytest.approx(100 * 0.5 * 0.5)
+
+
 def test_second_detection_of_one_object_is_wrong() -> None:
     a, b = Instance((0, 0, 9, 7), 0), Instance((20, 20, 40, 40), 0)
     boxes = ((0, 0, 9, 7), (0, 0, 9, 7), (20, 20, 40, 40))
