@@ -185,9 +185,27 @@ def test_the_content_tells_and_not_the_suffix(state: State, tmp_path: Path) -> N
     torch.save(state, path)
     check_equal(read_weights(str(path)), state)
     save_file(state, path)
-    path.write_bytes(path.read_bytes()[:-100])
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-100])
     with pytest.raises(InputError, match="is truncated: .*copy or download it again"):
         read_weights(str(path))
+    path.write_bytes(whole + bytes(7))
+    with pytest.raises(InputError, match="has 7 bytes more than its header says"):
+        read_weights(str(path))
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize("protocol", [4, 5])
+def test_a_newer_pickle_protocol_is_named_and_read_with_trust(
+    protocol: int, zipped: bool, state: State, tmp_path: Path
+) -> None:
+    path = str(tmp_path / "x.pth")
+    torch.save(state, path, pickle_protocol=protocol, _use_new_zipfile_serialization=zipped)
+    with pytest.raises(InputError) as caught:
+        read_weights(path)
+    wanted = "x.pth was saved with pickle_protocol=4 or newer, which torch's safe loader does not"
+    assert wanted in str(caught.value) and "could run code" not in str(caught.value)
+    check_equal(read_weights(path, trust=True), state)
 
 
 def test_parameters_are_as_good_as_tensors(state: State, tmp_path: Path) -> None:

@@ -25,8 +25,9 @@ from transfer.checkpoints.readers.tf_bundle import data_files, is_bundle, read_t
 from transfer.checkpoints.readers.torch_file import read_torch
 from transfer.checkpoints.readers.trust import trusts_files
 
-# torch.save before 1.6: a pickle of protocol 2 that holds torch's magic number.
-TORCH_LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+# torch.save before 1.6: a pickle that holds only torch's magic number.
+TORCH_LEGACY = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+HEAD_BYTES = 32
 
 
 @dataclass(frozen=True)
@@ -162,8 +163,8 @@ def sniff(file: Path) -> str:
     if instead := what_it_is(file):
         raise InputError(f"{file} is not a weights file but {instead}")
     with file.open("rb") as stream:
-        head = stream.read(len(TORCH_LEGACY))
-    if head.startswith(b"PK\x03\x04") or head.startswith(TORCH_LEGACY):
+        head = stream.read(HEAD_BYTES)
+    if head.startswith(b"PK\x03\x04") or head.startswith(b"\x80") and TORCH_LEGACY in head:
         return "torch"
     if head[8:9] == b"{" or file.suffix == ".safetensors":
         return "safetensors"

@@ -75,6 +75,11 @@ FILES: dict[str, tuple[bytes, str]] = {
     "npy": (numpy_bytes(np.save, arr=np.zeros(2)), "array of numpy"),
     "zeros": (b"\0" * 4096, "a file of zeros"),
     "picture": (b"\x89PNG\r\n", "PNG"),
+    "ini": (b"[ZoneTransfer]\r\nZoneId=3\r\n", r"a text \(\[ZoneTransfer\] ZoneId=3\)"),
+    "list": (b'[{"a": 1}]', "JSON text"),
+    "onnx": (b"\x08\x08\x12\x07pytorch\x1a\x062.14.1", "an ONNX graph; give the checkpoint"),
+    "tflite": (b"\x1c\0\0\0TFL3" + b"\0" * 9, "a TensorFlow Lite graph"),
+    "flax": (b"\x81\xa6params\x81\xa5conv1\x80", "msgpack .Flax.*safetensors"),
 }
 
 
