@@ -225,7 +225,8 @@ def as_generic(
         _check_rest(trunk, outside, content)
     trunk_names = "|".join(map(re.escape, sorted(tops)))
     start = re.escape(without_ddp(trunk.prefix))
-    pattern = rf"(?!{start}({trunk_names})(\.|$)).*|{start}{_CLASSIFIER.pattern}"
+    # (?s): a name may have a line break, too
+    pattern = rf"(?s:(?!{start}({trunk_names})(\.|$)).*|{start}{_CLASSIFIER.pattern})"
     known = facts or _facts(content)
     where = f"below `{trunk.prefix}`" if trunk.prefix else "at the top of the file"
     said = f"no known format explains the complete file; the {trunk.backbone} {where} is used"

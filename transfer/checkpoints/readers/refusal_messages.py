@@ -34,11 +34,7 @@ def refusal(file: Path, name: str) -> str:
         name: the object's name, or what it is.
     """
     if _SHARDS.search(name):
-        return (
-            f"{file} holds {name}, one process's part of a network; save the complete network: "
-            "torch.distributed.checkpoint.state_dict.get_model_state_dict(model, "
-            "options=StateDictOptions(full_state_dict=True, cpu_offload=True))"
-        )
+        return f"{file} {one_part(name)}"
     if name.startswith("a numpy"):
         return not_plain(file, name)
     if operand := _OPERAND.fullmatch(name):
@@ -51,6 +47,15 @@ def refusal(file: Path, name: str) -> str:
             )
         return not_plain(file, f"the pickle operation {code.name if code else operand[1]}")
     return f"{file} asks to load {name}, which could run code, so it is refused; {TRUST}"
+
+
+def one_part(name: str) -> str:
+    """Returns the end of a message about a file that holds what only one process had."""
+    return (
+        f"holds {name}, one process's part of a network; save the complete network: "
+        "torch.distributed.checkpoint.state_dict.get_model_state_dict(model, "
+        "options=StateDictOptions(full_state_dict=True, cpu_offload=True))"
+    )
 
 
 def not_plain(file: Path, what: str) -> str:
