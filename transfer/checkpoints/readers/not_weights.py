@@ -109,8 +109,10 @@ def what_folder_is(folder: Path) -> str:
         return f"a save of DeepSpeed; give {states[0]}"
     if (folder / "saved_model.pb").is_file():
         return "a TensorFlow SavedModel, whose names are numbers; give a TensorFlow checkpoint"
-    files = sorted({file for pattern in WEIGHTS for file in folder.glob(pattern)})
-    found = ", ".join(file.name for file in files[:4])
+    files: list[Path] = []
+    for level in ("", "*/", "*/*/"):  # Lightning writes lightning_logs/version_0/checkpoints
+        files = files or sorted({f for pattern in WEIGHTS for f in folder.glob(level + pattern)})
+    found = ", ".join(str(file.relative_to(folder)) for file in files[:4])
     return f"a folder; give the weights file inside it{f' ({found})' if found else ''}"
 
 

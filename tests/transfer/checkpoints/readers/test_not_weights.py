@@ -128,6 +128,10 @@ def folder_of(tmp_path: Path, *names: str) -> Path:
             "ZeRO 3.*zero_to_fp32.py",
         ),
         (("readme", "checkpoint_9.pth"), r"inside it \(checkpoint_9.pth\)"),
+        (
+            ("version_0/hparams.yaml", "version_0/checkpoints/last.ckpt"),
+            r"inside it \(version_0/checkpoints/last.ckpt\)",
+        ),
         (("readme",), "give the weights file inside it$"),
     ],
 )
