@@ -21,6 +21,7 @@ from pretrain.common.errors import InputError
 from tests.faults.fuzzing import in_child
 from tests.transfer.checkpoints.builders import trained_state
 from tests.transfer.checkpoints.formats import linear, mlp, put
+from transfer.checkpoints.convert import check
 from transfer.checkpoints.names.layouts import layout_of
 from transfer.checkpoints.read import read_weights
 from transfer.checkpoints.readers.raw import by_name
@@ -246,6 +247,8 @@ def test_a_name_with_a_line_break_is_outside_the_trunk(state: State, tmp_path: P
     weights = read({"net": state | {"a\nb\x1b[31m": torch.zeros(3)}}, tmp_path)
     check_equal(weights, state)
     assert weights.account.dropped == {"outside the trunk": ("net.a\nb\x1b[31m",)}
+    report = str(check(str(tmp_path / "file.pth"), [".pth"]))
+    assert r"(`net.a\nb\x1b[31m` 1)" in report and "\x1b" not in report
 
 
 def test_spectral_normalisation_is_not_called_pruning(state: State, tmp_path: Path) -> None:
