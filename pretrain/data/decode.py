@@ -65,6 +65,8 @@ FAULTS = (
 )
 # Above half of its limit Pillow warns, without the file's name. We simply read such images.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+# Its other warnings (damaged EXIF data, a palette with transparency) lack the name, too.
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 PngImagePlugin.MAX_TEXT_CHUNK = max(PngImagePlugin.MAX_TEXT_CHUNK, PNG_TEXT_BYTES)
 
 

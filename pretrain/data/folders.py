@@ -7,8 +7,10 @@ are left out and counted.
 
 from __future__ import annotations
 
+import errno
 import functools
 import os
+import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -37,8 +39,8 @@ SYSTEM_NAMES = {
     *("@recycle", "@recently-snapshot", "@__thumb", "@upload_cache", "lost+found", "__pycache__"),
     *("~snapshot", "paxheader", "paxheaders"),
 }
-# Windows' note of a file's origin, which WSL and Linux shares show as a second file
-STREAM = ":zone.identifier"
+# What Windows and macOS note about a file, which WSL and Linux shares show as a second file
+STREAMS = (":zone.identifier", ":encryptable", ":afp_afpinfo", ":afp_resource")
 HIDDEN = "hidden or system files"
 NO_FILE = "neither a file nor a folder"
 NO_SUFFIX = "without a suffix"
@@ -46,6 +48,9 @@ NO_SUFFIX = "without a suffix"
 COMPANIONS = {".txt", ".json", ".xml", ".csv", ".md", ".yaml", ".yml", ".html", HIDDEN}
 SPLITS = {"train", "training", "val", "valid", "validation", "test", "testing"}
 LINKED = "links were not followed, because the folders they point to are read elsewhere"
+# A class that is still packed is missing in the list of classes
+ARCHIVES = (".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst", ".zip", ".7z", ".rar")
+WORDNET_ID = re.compile(r"n\d{8}")  # ImageNet's classes, each of which comes as an archive
 
 
 def scan_folder(folder: Path) -> FileList:
@@ -54,13 +59,16 @@ def scan_folder(folder: Path) -> FileList:
     the files that are not read, and the hidden ones as HIDDEN.
 
     If a link points to a folder, that folder is read once. A folder inside the scanned folder is
-    read at its own place, and a folder above it is not read; a warning counts such links.
+    read at its own place, and a folder above it is not read; a warning counts such links. A link
+    that leads nowhere, or only to other links, is an image that cannot be read.
 
     Raises InputError for a folder that is missing, that contains no images, or that contains images
     both directly and in subfolders. Also raises it if some class folders have images and others
-    have none.
+    have none, or if a class of ImageNet is still an archive next to the class folders.
     """
     layout = f"expected {folder}/CLASS/IMAGE.jpg (class folders) or {folder}/IMAGE.jpg (flat)"
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"image folder {folder} is a file, not a folder; {layout}")
     if not folder.is_dir():
         remedy = f"{layout}; folder:FOLDER:SPLIT means FOLDER/SPLIT, and folder:FOLDER means the "
         raise missing(folder, remedy + "folder itself", "image folder ")
@@ -75,18 +83,18 @@ def scan_folder(folder: Path) -> FileList:
     if not flat and not full:
         more = f"; left out: {describe_left_out(left_out)}" if left_out else ""
         raise InputError(f"image folder {folder} contains no images; {layout}{more}")
-    _report(folder, walk.links, full)
+    _report(folder, walk, full)
     if not full:
         return FileList.pack(flat, [-1] * len(flat), [], left_out)
     paths = (path for part in full.values() for path in part.images)
     labels = [label for label, part in enumerate(full.values()) for _ in part.images]
-    return FileList.pack(paths, labels, list(full), left_out)
+    return FileList.pack(paths, labels, list(map(_class_name, full)), left_out)
 
 
 def is_hidden(name: str) -> bool:
     """Whether a file or folder of this name belongs to the operating system, not to the user."""
     low = name.lower()
-    return low.startswith(".") or low in SYSTEM_NAMES or low.endswith(STREAM)
+    return low.startswith(".") or low in SYSTEM_NAMES or low.endswith(STREAMS)
 
 
 def describe_left_out(left_out: Mapping[str, int]) -> str:
@@ -112,6 +120,7 @@ class _Part:
     """The content of one class folder at any depth, or the files directly in the scanned folder."""
 
     images: list[str] = field(default_factory=list)
+    archives: list[str] = field(default_factory=list)
     left_out: Counter[str] = field(default_factory=Counter)
     links: int = 0  # number of links that were not followed
 
@@ -162,22 +171,42 @@ class _Walk:
             with os.scandir(folder) as entries:
                 for entry in entries:
                     name = entry.name.lower()
-                    if name[0] == "." or name in SYSTEM_NAMES or name.endswith(STREAM):
+                    if name[0] == "." or name in SYSTEM_NAMES or name.endswith(STREAMS):
                         part.left_out[HIDDEN] += 1
-                    elif entry.is_dir():
+                    elif _is_folder(entry):
                         if entry.is_symlink():
                             self._linked.append((entry.path, part))
                         else:
                             subfolders.append(entry.path)
-                    elif not entry.is_file() and not entry.is_symlink():
+                    elif not entry.is_symlink() and not entry.is_file():
                         part.left_out[NO_FILE] += 1  # reading a pipe would never end
                     elif name.endswith(suffixes):
                         images.append(entry.path)
                     else:
                         part.left_out[os.path.splitext(name)[1] or NO_SUFFIX] += 1
+                        if name.endswith(ARCHIVES):
+                            part.archives.append(entry.name)
         except OSError as error:
             raise InputError(f"folder {folder} cannot be listed ({error.strerror})") from error
         return subfolders
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry is a folder, or a link to one; a link that only leads to links is not."""
+    try:
+        return entry.is_dir()
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            return False
+        raise
+
+
+def _class_name(folder: str) -> str:
+    """The name of a class as valid text: records, configs and reports could not store any other.
+
+    Bytes of a folder's name that are not UTF-8 are written as escapes.
+    """
+    return os.fsencode(folder).decode("utf-8", "backslashreplace")
 
 
 def _identity(path: str) -> tuple[int, int]:
@@ -205,10 +234,19 @@ def _refuse_empty(folder: Path, empty: Mapping[str, _Part]) -> None:
     findings.report()
 
 
-def _report(folder: Path, links: list[str], full: Mapping[str, _Part]) -> None:
+def _report(folder: Path, walk: _Walk, full: Mapping[str, _Part]) -> None:
     findings = Findings(f"image folder {folder}")
-    for path in links:
+    for path in walk.links:
         findings.note(LINKED, path)
+    classes = {name.lower() for name in full}
+    for archive in sorted(walk.own.archives) if full else ():
+        stem = archive.lower().partition(".")[0]
+        if stem in classes:
+            continue  # it was unpacked
+        if WORDNET_ID.fullmatch(stem):
+            findings.refuse("classes are still archives", archive, "unpack each into its folder")
+        else:
+            findings.note("archives next to the class folders are not read", archive)
     if len(full) > 1 and all(name.lower() in SPLITS for name in full):
         kind = "class folders are named like splits; write folder:FOLDER:SPLIT to read one split"
         findings.note(kind, ", ".join(full))

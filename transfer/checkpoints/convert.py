@@ -15,6 +15,7 @@ from typing import Any
 from torch import nn
 
 from pretrain.common.errors import InputError
+from pretrain.common.printable import printable
 from pretrain.common.temporaries import temporary_folder
 from transfer.checkpoints.build import padding_difference
 from transfer.checkpoints.networks.vit_architectures import vitdet_lacks
@@ -30,6 +31,8 @@ from transfer.checkpoints.proof import (
 from transfer.checkpoints.read import read, read_weights
 from transfer.checkpoints.weights import Weights, default_name, facts_of
 from transfer.checkpoints.writers import layout_of, suffixes_of, write_weights
+
+MOST_OF_LINE = 10_000  # characters of a line of the report
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,7 @@ class Report:
         return [row for rows in self.proofs.values() for row in rows if not row.passed]
 
     def __str__(self) -> str:
-        """The report for people, over several lines."""
+        """The report for people, over several lines; names from the file are made printable."""
         account = self.weights.account
         lines = [f"{self.path}: {self.headline}"]
         lines += [f"  {line}" for line in (account.lines() if account else ())]
@@ -80,7 +83,7 @@ class Report:
             lines.append(f"wrote {self.written}, read back equal")
         elif not self.failures:
             lines.append("proven equal; nothing written (--check)")
-        return "\n".join(lines)
+        return "\n".join(printable(line, MOST_OF_LINE) for line in lines)
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the report for JSON."""

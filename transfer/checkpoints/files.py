@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 SUFFIXES = (".pkl", ".pth", ".safetensors")  # of outputs: Detectron2, torchvision, safetensors
 IN_FOLDERS = ("model.safetensors", "pytorch_model.bin")  # as `save_pretrained` names them
+SHARD = re.compile(r"-\d{5}-of-(\d{5})\.(?:safetensors|bin)$")
+ONE_FILE = "save it as one: save_pretrained(..., max_shard_size='100GB')"
 RANDOM = "random"  # the name of an untrained backbone, which has no file
 REMOTE = ("https:", "http:", "hf-hub:", "torchvision:", "timm:", "detectron2:", "package:")
 
@@ -82,6 +85,9 @@ def local_file(path: str | Path) -> Path:
         if file.exists():
             raise InputError(f"{file} is a pipe or a device; give a file")
         raise InputError(f"{_what_is_missing(file)}{_instead_of(file)}")
+    part = SHARD.search(file.name)
+    if part and int(part[1]) > 1:
+        raise InputError(f"{file} is one of {int(part[1])} files of a model; {ONE_FILE}")
     if file.stat().st_size == 0:
         raise InputError(f"{file} is empty (0 bytes); copy or download it again")
     _check_readable(file)
@@ -144,8 +150,7 @@ def _file_of(folder: Path) -> Path:
     shards = [name for name in IN_FOLDERS if (folder / f"{name}.index.json").is_file()]
     if shards:
         raise InputError(
-            f"{folder} holds a model in several files ({shards[0]}.index.json); save it as one: "
-            "save_pretrained(..., max_shard_size='100GB')"
+            f"{folder} holds a model in several files ({shards[0]}.index.json); {ONE_FILE}"
         )
     raise InputError(f"{folder} is {what_folder_is(folder)}")
 

@@ -17,11 +17,17 @@ def check_values(state: Mapping[str, Tensor], where: str) -> tuple[str, ...]:
     Returns: warnings, each of which names the statistic and its tensors.
 
     Raises:
-        InputError: NaN or infinite values, or a negative running variance.
+        InputError: NaN or infinite values, a negative running variance, or nothing but zeros.
     """
     broken = [name for name, tensor in state.items() if not torch.isfinite(tensor).all()]
     if broken:
         raise InputError(f"{where}: NaN or infinite values in {shorten(broken)}")
+    matrices = [t for name, t in state.items() if name.endswith(".weight") and t.dim() > 1]
+    if matrices and not any(tensor.any() for tensor in matrices):
+        raise InputError(
+            f"{where}: all weights are 0: the network was saved before its weights were loaded, or "
+            "a copy failed; save or copy it again"
+        )
     variances = {name: t for name, t in state.items() if name.endswith("running_var")}
     negative = [name for name, tensor in variances.items() if (tensor < 0).any()]
     if negative:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Protocol
@@ -167,12 +167,23 @@ def check_same_classes(
     here, there = set(ours), set(theirs)
     only = [f"{name!r} only in {first}" for name in sorted(here - there)[:3]]
     only += [f"{name!r} only in {second}" for name in sorted(there - here)[:3]]
-    forms = [{unicodedata.normalize("NFC", name) for name in names} for names in (here, there)]
-    why = "; the names differ only in how accents are encoded (macOS's NFD); rename the folders"
     raise InputError(
         f"the classes of {first} and {second} differ: {'; '.join(only) or 'their order'}"
-        f"{why if forms[0] == forms[1] and only else ''}"
+        f"{_only_difference(here, there) if only else ''}"
     )
+
+
+def _only_difference(here: set[str], there: set[str]) -> str:
+    """The end of a message about names that are equal except for something easily overlooked."""
+    accents: Callable[[str], str] = lambda name: unicodedata.normalize("NFC", name)
+    for what, plain in (
+        ("how accents are encoded (macOS's NFD)", accents),
+        ("upper and lower case", lambda name: accents(name).casefold()),
+        ("spaces and case", lambda name: "".join(accents(name).casefold().split())),
+    ):
+        if {plain(name) for name in here} == {plain(name) for name in there}:
+            return f"; the names differ only in {what}; rename the folders"
+    return ""
 
 
 def _classes_with_images(train: Split, test: Split) -> tuple[Split, Split]:

@@ -129,4 +129,4 @@ def _trainable_objects(samples: Sequence[Sample]) -> Iterator[tuple[int, int]]:
 
 
 def _rank(text: object) -> str:
-    return hashlib.sha256(str(text).encode()).hexdigest()
+    return hashlib.sha256(str(text).encode("utf-8", "surrogatepass")).hexdigest()

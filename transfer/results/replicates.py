@@ -123,7 +123,7 @@ def draw_weights(images: int, draws: int, seed: int = SEED) -> np.ndarray:
 
 def ids_sha256(ids: Sequence[int | str]) -> str:
     """Returns the identity of a list of sorted image ids."""
-    return hashlib.sha256("\n".join(map(str, ids)).encode()).hexdigest()
+    return hashlib.sha256("\n".join(map(str, ids)).encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def read_replicates(path: str | Path) -> Stored:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pickle
 import struct
+import subprocess
+import sys
 import zlib
 from pathlib import Path
 
@@ -288,3 +290,15 @@ def test_pixels_of_damaged_files_raise_as_the_image_does(tmp_path: Path) -> None
     for read in (decode_image, decode_pixels):
         with pytest.raises(OSError, match="a.jpg"):
             read(str(tmp_path / "a.jpg"))
+
+
+def test_a_palette_with_transparency_is_read_without_a_warning(tmp_path: Path) -> None:
+    """Pillow's warning has no file name, and its advice is not for the user."""
+    image = Image.new("P", (4, 4), 1)
+    image.putpalette([0, 0, 0, 200, 40, 60])
+    image.save(tmp_path / "a.png", transparency=bytes([0, 128]))
+    path = str(tmp_path / "a.png")
+    code = "from pretrain.data.decode import decode_image; "
+    code += f"print(decode_image({path!r}).getpixel((1, 1)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("(200, 40, 60)\n", "")

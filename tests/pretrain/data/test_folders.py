@@ -16,7 +16,7 @@ HIDDEN_FOLDERS = (
     ".thumbnails .ipynb_checkpoints __MACOSX @eaDir #recycle $RECYCLE.BIN lost+found @Recycle"
 ).split() + ["System Volume Information", "~snapshot", "PaxHeader"]
 HIDDEN_FILES = "._a.jpg .a.jpg Thumbs.db .DS_Store desktop.ini".split()
-HIDDEN_FILES += ["a.jpg:Zone.Identifier"]
+HIDDEN_FILES += ["a.jpg:Zone.Identifier", "Thumbs.db:encryptable", "a.jpg:AFP_AfpInfo"]
 
 
 def touch(folder: Path, *names: str) -> Path:
@@ -182,3 +182,38 @@ def test_what_was_loaded_is_said(classes_folder: Path) -> None:
         .describe("pets")
         .startswith("pets: 10 images, 2 classes (5 images a class)")
     )
+
+
+def test_links_that_lead_only_to_links_do_not_stop_the_folder(tmp_path: Path) -> None:
+    touch(tmp_path, "cat/a.jpg", "dog/b.jpg")
+    for name, target in (("c.jpg", "d.jpg"), ("d.jpg", "c.jpg"), ("self", "self")):
+        (tmp_path / "cat" / name).symlink_to(target)
+    wanted = ["cat/a.jpg", "cat/c.jpg", "cat/d.jpg"]
+    assert found(tmp_path) == {"cat": wanted, "dog": ["dog/b.jpg"]}
+    assert scan_folder(tmp_path).left_out == {"without a suffix": 1}
+    with pytest.raises(OSError, match="cat/c.jpg cannot be read .*symbolic links"):
+        open_images(f"folder:{tmp_path}").read(1)
+
+
+def test_a_class_that_is_still_an_archive(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    touch(tmp_path, "n01440764/a.JPEG", "n01443537/a.JPEG", "n01440764.tar", "all.tar.gz", "a.csv")
+    assert list(found(tmp_path)) == ["n01440764", "n01443537"]
+    (record,) = caplog.records
+    assert "archives next to the class folders are not read (1: all.tar.gz)" in record.message
+    touch(tmp_path, "n01484850.tar", "n01491361.tar")
+    wanted = r"archives \(2: n01484850.tar, n01491361.tar\); unpack each into its folder"
+    with pytest.raises(InputError, match=wanted):
+        scan_folder(tmp_path)
+
+
+def test_a_class_whose_name_is_not_utf_8_has_a_name_that_can_be_stored(tmp_path: Path) -> None:
+    touch(tmp_path, "dog/b.jpg", os.fsdecode(b"ch\xe2t/a.jpg"), "chât/c.jpg")
+    scan = scan_folder(tmp_path)
+    names = {Path(path).name: scan.classes[label] for path, label in zip(scan.paths, scan.labels)}
+    assert names == {"a.jpg": r"ch\xe2t", "b.jpg": "dog", "c.jpg": "chât"}
+
+
+def test_a_file_in_place_of_a_folder_is_not_called_missing(tmp_path: Path) -> None:
+    touch(tmp_path, "photos.zip")
+    with pytest.raises(InputError, match="photos.zip is a file, not a folder; expected"):
+        open_images(f"folder:{tmp_path / 'photos.zip'}")

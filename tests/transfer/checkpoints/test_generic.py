@@ -122,6 +122,7 @@ RULE = [
     ("modelEma.", "model_state.", "model_state."),
     ("params_polyak.", "params.", "params."),
     ("momentum_encoder.", "encoder.", "encoder."),
+    ("ema.ema_model.", "ema.online_model.", "ema.online_model."),  # ema-pytorch
 ]
 
 
@@ -279,3 +280,14 @@ def test_a_network_for_small_images_is_named(state: State, tmp_path: Path) -> No
     with pytest.raises(InputError, match="for small images .lightly's") as caught:
         read_weights(path)
     assert str(caught.value).count("file.pth") == 1
+
+
+@pytest.mark.parametrize("side", [3, 7])
+def test_a_sequential_without_pooling_is_named(side: int, state: State, tmp_path: Path) -> None:
+    """SimCLR's ports to CIFAR put the layers into a Sequential that has no pooling."""
+    places = {"4": "3", "5": "4", "6": "5", "7": "6"}
+    plain = {numbered(k): v for k, v in state.items()}
+    net = {f"f.{places.get(k[0], k[0])}{k[1:]}": v for k, v in plain.items()}
+    net["f.0.weight"] = torch.zeros(len(state["conv1.weight"]), 3, side, side)
+    with pytest.raises(InputError, match="a ResNet without pooling after its stem, for small"):
+        read_weights(written(net, tmp_path))

@@ -11,15 +11,20 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.testing._internal.two_tensor import TwoTensor
+from torchvision.tv_tensors import Image
 
 from pretrain.common.errors import InputError
 from tests.faults.fuzzing import in_child
 from tests.transfer.checkpoints.builders import trained_state
 from tests.transfer.checkpoints.formats import linear, mlp, put
+from transfer.checkpoints.convert import check
 from transfer.checkpoints.names.layouts import layout_of
 from transfer.checkpoints.read import read_weights
+from transfer.checkpoints.readers.raw import by_name
 from transfer.checkpoints.weights import Weights
 
 State = dict[str, Tensor]
@@ -185,9 +190,95 @@ def test_the_content_tells_and_not_the_suffix(state: State, tmp_path: Path) -> N
     torch.save(state, path)
     check_equal(read_weights(str(path)), state)
     save_file(state, path)
-    path.write_bytes(path.read_bytes()[:-100])
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-100])
     with pytest.raises(InputError, match="is truncated: .*copy or download it again"):
         read_weights(str(path))
+    path.write_bytes(whole + bytes(7))
+    with pytest.raises(InputError, match="has 7 bytes more than its header says"):
+        read_weights(str(path))
+
+
+def test_distributed_tensors_are_read_if_they_are_complete(state: State, tmp_path: Path) -> None:
+    """As FSDP2 saves them; a second process, which does not exist, has the other halves."""
+    from torch.distributed.tensor import DTensor, Replicate, Shard, init_device_mesh
+    from torch.testing._internal.distributed.fake_pg import FakeStore
+
+    dist.init_process_group("fake", store=FakeStore(), rank=0, world_size=2)
+    try:
+        mesh = init_device_mesh("cpu", (2,))
+        for place, name in ((Replicate(), "whole.pth"), (Shard(0), "half.pth")):
+            content = {
+                key: DTensor.from_local(value, mesh, [place], run_check=False)
+                for key, value in state.items()
+                if value.dim()
+            }
+            torch.save({"model": state | content}, tmp_path / name)
+    finally:
+        dist.destroy_process_group()
+    for trust in (False, True):
+        weights = read_weights(str(tmp_path / "whole.pth"), trust=trust)
+        check_equal(weights, state)
+        assert {type(tensor) for tensor in weights.state.values()} == {torch.Tensor}
+        with pytest.raises(InputError, match="holds a DTensor .*one process's part.*full_state"):
+            read_weights(str(tmp_path / "half.pth"), trust=trust)
+
+
+def test_tensors_of_a_class_of_their_own(state: State, tmp_path: Path) -> None:
+    own = {key: Image(value) if value.dim() == 4 else value for key, value in state.items()}
+    torch.save(own, tmp_path / "x.pth")
+    weights = read_weights(str(tmp_path / "x.pth"), trust=True)
+    check_equal(weights, state)
+    assert {type(tensor) for tensor in weights.state.values()} == {torch.Tensor}
+
+
+def test_a_tensor_whose_values_a_library_computes_is_refused() -> None:
+    two = TwoTensor(torch.zeros(3), torch.ones(3))  # as a quantised tensor holds its scales
+    with pytest.raises(InputError, match="holds a TwoTensor, whose values a library computes"):
+        by_name({"model": {"conv1.weight": two}})
+
+
+def test_a_network_of_zeros_is_refused(state: State, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="all weights are 0"):
+        read({key: torch.zeros_like(value) for key, value in state.items()}, tmp_path)
+
+
+def test_a_name_with_a_line_break_is_outside_the_trunk(state: State, tmp_path: Path) -> None:
+    weights = read({"net": state | {"a\nb\x1b[31m": torch.zeros(3)}}, tmp_path)
+    check_equal(weights, state)
+    assert weights.account.dropped == {"outside the trunk": ("net.a\nb\x1b[31m",)}
+    report = str(check(str(tmp_path / "file.pth"), [".pth"]))
+    assert r"(`net.a\nb\x1b[31m` 1)" in report and "\x1b" not in report
+
+
+def test_spectral_normalisation_is_not_called_pruning(state: State, tmp_path: Path) -> None:
+    content = dict(state) | {"conv1.weight_orig": state["conv1.weight"]}
+    content["conv1.weight_u"] = torch.zeros(len(content.pop("conv1.weight")))
+    with pytest.raises(InputError, match="with spectral normalisation .*remove_spectral_norm"):
+        read(content, tmp_path)
+
+
+def test_one_of_several_files_of_a_model_is_named_as_such(state: State, tmp_path: Path) -> None:
+    halves = [dict(list(state.items())[:20]), state]
+    for of, part in zip((2, 1), halves):
+        save_file(part, tmp_path / f"model-00001-of-{of:05}.safetensors")
+    with pytest.raises(InputError, match="is one of 2 files of a model; save it as one"):
+        read_weights(str(tmp_path / "model-00001-of-00002.safetensors"))
+    check_equal(read_weights(str(tmp_path / "model-00001-of-00001.safetensors")), state)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize("protocol", [4, 5])
+def test_a_newer_pickle_protocol_is_named_and_read_with_trust(
+    protocol: int, zipped: bool, state: State, tmp_path: Path
+) -> None:
+    path = str(tmp_path / "x.pth")
+    torch.save(state, path, pickle_protocol=protocol, _use_new_zipfile_serialization=zipped)
+    with pytest.raises(InputError) as caught:
+        read_weights(path)
+    wanted = "x.pth was saved with pickle_protocol=4 or newer, which torch's safe loader does not"
+    assert wanted in str(caught.value) and "could run code" not in str(caught.value)
+    check_equal(read_weights(path, trust=True), state)
 
 
 def test_parameters_are_as_good_as_tensors(state: State, tmp_path: Path) -> None:

@@ -39,6 +39,10 @@ def test_splits(tmp_path: Path) -> None:
         InputError, match=r"differ: .*; the names differ only in how accents are encoded"
     ):
         open_splits(name + "mac", name + "linux")
+    _write(tmp_path, "upper/A/0.png", "upper/B/0.png", "space/a /0.png", "space/b/0.png")
+    for other, what in (("upper", "upper and lower case"), ("space", "spaces and case")):
+        with pytest.raises(InputError, match=f"; the names differ only in {what}; rename"):
+            open_splits(name + "train", name + other)
     with pytest.raises(InputError, match="has no labels"):
         open_splits(name + "train", name + "flat")
     with pytest.raises(InputError, match="has only one class"):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -57,3 +59,12 @@ def test_malformed_files_are_named(tmp_path: Path, change: str) -> None:
     path.write_text(text[:40] if change == "torn" else text)
     with pytest.raises(InputError, match=str(path)):
         read_replicates(path)
+
+
+def test_names_of_images_that_are_not_utf_8_have_an_identity(tmp_path: Path) -> None:
+    name = os.fsdecode(b"ch\xe2t.jpg")
+    replicates = Replicates.draw([name, "dog.jpg"], draws=2)
+    replicates.add({"top1": np.arange(3.0)})
+    digest = read_replicates(replicates.write(tmp_path)).key[1]
+    # Python reads the byte E2 as U+DCE2, which is written as these three bytes
+    assert digest == hashlib.sha256(b"ch\xed\xb3\xa2t.jpg\ndog.jpg").hexdigest()

@@ -130,6 +130,10 @@ _OTHERS = (
         r"(.*\.)?layer\d\.\d+\.shortcut\.0\.weight",
         "a ResNet for small images (lightly's ResNetGenerator, SupContrast on CIFAR)",
     ),
+    (
+        r"(.*\.)?3\.0\.conv1\.weight",
+        "a ResNet without pooling after its stem, for small images (SimCLR for CIFAR)",
+    ),
     (r"(.*\.)?embeddings\.(cls_token|patch_embeddings\..*)", "a ViT of Hugging Face transformers"),
     (r"(.*\.)?encoder\.layers\.encoder_layer_\d.*", "torchvision's ViT"),
     (r"trainable_variables_list/.*", "a TensorFlow SavedModel, whose names are numbers"),

@@ -14,8 +14,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from os.path import commonprefix
 from typing import Any
 
 import torch
@@ -87,12 +88,19 @@ _AVERAGED = {
 
 @dataclass(frozen=True)
 class Trunk:
-    """A backbone in a file. Attributes: tensors: canonical names -> as converted."""
+    """A backbone in a file.
+
+    Attributes:
+        tensors: canonical names -> as converted.
+        shared: number of the prefix's first parts that all backbones of the file share: in
+            `ema.online_model.` and `ema.ema_model.`, `ema` does not make one of them an average.
+    """
 
     prefix: str
     layout: Layout
     backbone: str
     tensors: Mapping[str, Tensor]
+    shared: int = 0
 
     @cached_property
     def wanted(self) -> dict[str, tuple[int, ...]]:
@@ -133,7 +141,8 @@ class Trunk:
     @property
     def rank(self) -> int:
         """The rank among copies: the one with the lowest rank is read."""
-        spaced = re.sub(r"([a-z])([A-Z])", r"\1_\2", self.prefix)
+        own = ".".join(self.prefix.split(".")[self.shared :])
+        spaced = re.sub(r"([a-z])([A-Z])", r"\1_\2", own)
         words = set(re.split(r"[._]", spaced.lower()))
         if "teacher" in words:
             return 0
@@ -162,7 +171,8 @@ def trunks(tensors: Mapping[str, Tensor]) -> list[Trunk]:
         rival = best.get(trunk.prefix) if trunk else None
         if trunk and (rival is None or trunk.explained > rival.explained):
             best[trunk.prefix] = trunk
-    found = list(best.values())
+    shared = len(commonprefix([prefix.split(".") for prefix in best]))
+    found = [replace(trunk, shared=shared) for trunk in best.values()]
     return sorted(found, key=lambda one: (one.rank, -len(one.prefix)))
 
 
@@ -215,7 +225,8 @@ def as_generic(
         _check_rest(trunk, outside, content)
     trunk_names = "|".join(map(re.escape, sorted(tops)))
     start = re.escape(without_ddp(trunk.prefix))
-    pattern = rf"(?!{start}({trunk_names})(\.|$)).*|{start}{_CLASSIFIER.pattern}"
+    # (?s): a name may have a line break, too
+    pattern = rf"(?s:(?!{start}({trunk_names})(\.|$)).*|{start}{_CLASSIFIER.pattern})"
     known = facts or _facts(content)
     where = f"below `{trunk.prefix}`" if trunk.prefix else "at the top of the file"
     said = f"no known format explains the complete file; the {trunk.backbone} {where} is used"

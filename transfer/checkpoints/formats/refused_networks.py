@@ -157,6 +157,11 @@ MADE_FROM = (
         "merge them into the weights (peft: model.merge_and_unload()), then save",
     ),
     (
+        r"(.*\.)?weight_u",
+        "a network with spectral normalisation",
+        "call torch.nn.utils.remove_spectral_norm for every layer, then save",
+    ),
+    (
         r"(.*\.)?\w+_orig|(.*\.)?(weight|bias)_mask",
         "pruned",
         "call torch.nn.utils.prune.remove for every pruned tensor, then save",

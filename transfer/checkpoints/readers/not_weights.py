@@ -7,6 +7,7 @@ pointer to the file, an archive around it, or a file of a different framework.
 from __future__ import annotations
 
 import gzip
+import re
 import tarfile
 import zipfile
 from collections.abc import Callable
@@ -30,6 +31,10 @@ _BINARY: tuple[tuple[bytes, str], ...] = (
         "an array of numpy (.npy); load it with numpy and save a state_dict by torch.save",
     ),
     (b"GGUF", "a GGUF file of a language model"),
+    *(
+        (bytes((8, version, 18)), "an ONNX graph; give the checkpoint from which it was exported")
+        for version in range(3, 16)
+    ),
     (b"\x89PNG", f"a picture (PNG); {AGAIN}"),
     (b"\xff\xd8\xff", f"a picture (JPEG); {AGAIN}"),
     (b"%PDF", f"a PDF; {AGAIN}"),
@@ -44,6 +49,9 @@ _TEXTS: tuple[tuple[str, str], ...] = (
     ("<?xml", f"an XML answer of a server, not the file; {AGAIN}"),
     ("<", f"a page of markup, not the file; {AGAIN}"),
 )
+# A mapping of msgpack with up to 15 or 65535 entries, and a text as its first key
+_FLAX = re.compile(rb"([\x81-\x8f]|\xde..)([\xa2-\xbf]|\xd9.)[a-zA-Z_]\w", re.DOTALL)
+FLAX_REMEDY = "load it in its own library and save its arrays by names: safetensors.numpy.save_file"
 WEIGHTS = ("*.safetensors", "*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.tar", "*.index")
 
 
@@ -59,6 +67,10 @@ def what_it_is(file: Path) -> str | None:
     for magic, what in _BINARY:
         if head.startswith(magic):
             return what
+    if head[4:8] == b"TFL3":
+        return "a TensorFlow Lite graph; give the checkpoint from which it was exported"
+    if _FLAX.match(head):
+        return f"msgpack (Flax), which is not read; {FLAX_REMEDY}"
     if head.startswith(b"\x1f\x8b"):
         return _gzip(file)
     if head[257:262] == b"ustar":
@@ -97,8 +109,10 @@ def what_folder_is(folder: Path) -> str:
         return f"a save of DeepSpeed; give {states[0]}"
     if (folder / "saved_model.pb").is_file():
         return "a TensorFlow SavedModel, whose names are numbers; give a TensorFlow checkpoint"
-    files = sorted({file for pattern in WEIGHTS for file in folder.glob(pattern)})
-    found = ", ".join(file.name for file in files[:4])
+    files: list[Path] = []
+    for level in ("", "*/", "*/*/"):  # Lightning writes lightning_logs/version_0/checkpoints
+        files = files or sorted({f for pattern in WEIGHTS for f in folder.glob(level + pattern)})
+    found = ", ".join(str(file.relative_to(folder)) for file in files[:4])
     return f"a folder; give the weights file inside it{f' ({found})' if found else ''}"
 
 
@@ -176,7 +190,7 @@ def _text(head: bytes) -> str | None:
         if start.lower().startswith(beginning):
             return what
     first = " ".join(start.split())[:60]
-    if start.startswith(("{", "[")):
+    if re.match(r'\{\s*["}]|\[\s*[\[\]{"\d-]', start):
         if '"weight_map"' in start or '"metadata"' in start and '"total_size"' in start:
             return "the index of a Hugging Face checkpoint in several files; give the files joined"
         return f"JSON text ({first}); give the weights file, or download it again"

@@ -14,19 +14,23 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from pretrain.common.errors import InputError
 from transfer.checkpoints.files import file_sha256, local_file
 from transfer.checkpoints.readers.not_weights import what_it_is
 from transfer.checkpoints.readers.pickle_file import DEPTH, read_pickle
+from transfer.checkpoints.readers.refusal_messages import one_part
 from transfer.checkpoints.readers.safetensors_file import read_safetensors
 from transfer.checkpoints.readers.tf_bundle import data_files, is_bundle, read_tf_bundle
 from transfer.checkpoints.readers.torch_file import read_torch
 from transfer.checkpoints.readers.trust import trusts_files
 
-# torch.save before 1.6: a pickle of protocol 2 that holds torch's magic number.
-TORCH_LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+# torch.save before 1.6: a pickle that holds only torch's magic number.
+TORCH_LEGACY = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+HEAD_BYTES = 32
+PLAIN = (Tensor, nn.Parameter, nn.Buffer)
 
 
 @dataclass(frozen=True)
@@ -115,8 +119,11 @@ def by_name(value: Any, depth: int = 0) -> Any:
     so that it is found like any other. Everything else is not changed.
 
     Raises:
-        InputError: a nested tensor, which has no shape, so that nothing can be compared with it.
+        InputError: a nested tensor, which has no shape, so that nothing can be compared with it; or
+            a tensor that is not stored by its values (see `plain_tensor`).
     """
+    if isinstance(value, Tensor) and type(value) not in PLAIN:
+        return plain_tensor(value)
     if isinstance(value, np.ndarray) and value.dtype.kind in "fiub":
         return tensor_of(value)
     if isinstance(value, (list, tuple)) and _leads_to_tensors(value):
@@ -132,6 +139,29 @@ def by_name(value: Any, depth: int = 0) -> Any:
         new[str(key) if renamed and str(key) not in value else key] = inner
     same = new.keys() == value.keys() and all(new[key] is value[key] for key in new)
     return value if same else new
+
+
+def plain_tensor(tensor: Tensor) -> Tensor:
+    """Returns a tensor of a library's own class as a plain one, which has the same values.
+
+    A DTensor (FSDP2, tensor parallelism) is complete if each process has all of its values.
+
+    Raises:
+        InputError: it is one process's part, or its class computes the values (quantisation).
+    """
+    kind = type(tensor).__name__
+    local = getattr(tensor, "_local_tensor", None)
+    if isinstance(local, Tensor):
+        partial = any(place.is_partial() for place in getattr(tensor, "placements", ()))
+        if partial or local.shape != tensor.shape:
+            raise InputError(f"it {one_part(f'a {kind} of shape {tuple(tensor.shape)}')}")
+        return local
+    if is_traceable_wrapper_subclass(tensor):
+        raise InputError(
+            f"it holds a {kind}, whose values a library computes; save the network with plain "
+            "floating-point tensors"
+        )
+    return tensor.as_subclass(Tensor)
 
 
 def tensor_of(array: np.ndarray) -> Tensor:
@@ -162,8 +192,8 @@ def sniff(file: Path) -> str:
     if instead := what_it_is(file):
         raise InputError(f"{file} is not a weights file but {instead}")
     with file.open("rb") as stream:
-        head = stream.read(len(TORCH_LEGACY))
-    if head.startswith(b"PK\x03\x04") or head.startswith(TORCH_LEGACY):
+        head = stream.read(HEAD_BYTES)
+    if head.startswith(b"PK\x03\x04") or head.startswith(b"\x80") and TORCH_LEGACY in head:
         return "torch"
     if head[8:9] == b"{" or file.suffix == ".safetensors":
         return "safetensors"

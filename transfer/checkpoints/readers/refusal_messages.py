@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickletools
 import re
 from pathlib import Path
 
@@ -20,6 +21,9 @@ _NAMES = (
     r"function <(?:class|function|built-in function) '?([^'> ]+)",
     r"(Unsupported operand \d+)",
 )
+_OPERAND = re.compile(r"Unsupported operand (\d+)")
+_CODES = {ord(code.code): code for code in pickletools.opcodes}
+SAFE_PROTOCOL = 2  # the newest pickle protocol whose operations torch's safe loader knows
 _SHARDS = re.compile(r"torch\.distributed\S*(DTensor|ShardedTensor|_shard)\S*")
 
 
@@ -30,14 +34,28 @@ def refusal(file: Path, name: str) -> str:
         name: the object's name, or what it is.
     """
     if _SHARDS.search(name):
-        return (
-            f"{file} holds {name}, one process's part of a network; save the complete network: "
-            "torch.distributed.checkpoint.state_dict.get_model_state_dict(model, "
-            "options=StateDictOptions(full_state_dict=True, cpu_offload=True))"
-        )
+        return f"{file} {one_part(name)}"
     if name.startswith("a numpy"):
         return not_plain(file, name)
+    if operand := _OPERAND.fullmatch(name):
+        code = _CODES.get(int(operand[1]))
+        if code is not None and code.proto > SAFE_PROTOCOL:
+            return (
+                f"{file} was saved with pickle_protocol={code.proto} or newer, which torch's "
+                "safe loader does not read; save it again without this argument of torch.save, or "
+                f"{TRUST}"
+            )
+        return not_plain(file, f"the pickle operation {code.name if code else operand[1]}")
     return f"{file} asks to load {name}, which could run code, so it is refused; {TRUST}"
+
+
+def one_part(name: str) -> str:
+    """Returns the end of a message about a file that holds what only one process had."""
+    return (
+        f"holds {name}, one process's part of a network; save the complete network: "
+        "torch.distributed.checkpoint.state_dict.get_model_state_dict(model, "
+        "options=StateDictOptions(full_state_dict=True, cpu_offload=True))"
+    )
 
 
 def not_plain(file: Path, what: str) -> str:

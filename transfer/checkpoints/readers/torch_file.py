@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,9 @@ from transfer.checkpoints.readers.reading_budget import budget_for
 from transfer.checkpoints.readers.refusal_messages import is_cut, refusal, refused_name
 from transfer.checkpoints.readers.shared_content import check_sharing
 from transfer.checkpoints.readers.trusted_pickle import PICKLE, plain_modules
+
+# It warns that a DTensor's processes do not exist here; only the tensor's values are used.
+MESHES = "torch.distributed.device_mesh"
 
 
 class Inert:
@@ -67,7 +73,7 @@ def read_torch(file: Path, trust: bool = False) -> tuple[Any, str | None]:
     """
     check_torch_file(file)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _quiet(MESHES):
             warnings.simplefilter("ignore")  # a warning of torch about old kinds of tensors
             content = _loaded(file, trust)
     except InputError:
@@ -95,6 +101,18 @@ def _loaded(file: Path, trust: bool) -> Any:
         content = settled(torch.load(source, "cpu", weights_only=True))
         check_sharing(content, file)
         return content
+
+
+@contextmanager
+def _quiet(name: str) -> Iterator[None]:
+    """Silences one logger's warnings."""
+    logger = logging.getLogger(name)
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def _reason(file: Path, error: Exception) -> str:

@@ -75,6 +75,11 @@ FILES: dict[str, tuple[bytes, str]] = {
     "npy": (numpy_bytes(np.save, arr=np.zeros(2)), "array of numpy"),
     "zeros": (b"\0" * 4096, "a file of zeros"),
     "picture": (b"\x89PNG\r\n", "PNG"),
+    "ini": (b"[ZoneTransfer]\r\nZoneId=3\r\n", r"a text \(\[ZoneTransfer\] ZoneId=3\)"),
+    "list": (b'[{"a": 1}]', "JSON text"),
+    "onnx": (b"\x08\x08\x12\x07pytorch\x1a\x062.14.1", "an ONNX graph; give the checkpoint"),
+    "tflite": (b"\x1c\0\0\0TFL3" + b"\0" * 9, "a TensorFlow Lite graph"),
+    "flax": (b"\x81\xa6params\x81\xa5conv1\x80", "msgpack .Flax.*safetensors"),
 }
 
 
@@ -123,6 +128,10 @@ def folder_of(tmp_path: Path, *names: str) -> Path:
             "ZeRO 3.*zero_to_fp32.py",
         ),
         (("readme", "checkpoint_9.pth"), r"inside it \(checkpoint_9.pth\)"),
+        (
+            ("version_0/hparams.yaml", "version_0/checkpoints/last.ckpt"),
+            r"inside it \(version_0/checkpoints/last.ckpt\)",
+        ),
         (("readme",), "give the weights file inside it$"),
     ],
 )
