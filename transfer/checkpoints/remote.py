@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import re
 import time
@@ -28,6 +29,7 @@ from pretrain.common.printable import shown
 from pretrain.common.progress import ProgressBar
 from pretrain.common.safe_json import read_json
 from pretrain.common.temporaries import sweep
+from pretrain.common.verbosity import is_verbose
 from pretrain.data.preprocess import Preprocess
 from transfer.checkpoints.files import Source, file_sha256
 from transfer.checkpoints.folder import (
@@ -270,6 +272,8 @@ def _hub_file(source: str, repo: str, name: str, revision: str | None) -> Path |
         return Path(hf_hub_download(repo, name, revision=revision, local_files_only=True))
     except LocalEntryNotFoundError:
         pass
+    if not is_verbose():  # its two lines for each of six attempts; the error below says it once
+        logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     try:
         return Path(hf_hub_download(repo, name, revision=revision, endpoint=endpoint))
     except LocalEntryNotFoundError as error:

@@ -92,6 +92,12 @@ class Checks:
     problems: dict[str, tuple[str, str]] = field(default_factory=dict)  # (subject, problem)
     backbones: dict[str, str | None] = field(default_factory=dict)
 
+    def reason(self, name: str) -> str:
+        """The problem of a job; a reason that an earlier job has too is said there alone."""
+        problem = self.problems[name][1]
+        first = next(job for job, (_, other) in self.problems.items() if other == problem)
+        return problem if first == name else f"for the reason of {first}"
+
     def raise_problems(self) -> None:
         """Raises Problems, with each line only once."""
         if self.problems:

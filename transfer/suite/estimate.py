@@ -79,7 +79,7 @@ def estimate_jobs(
 def _without_probe(job: Job, checks: Checks) -> Estimate | None:
     """Returns the estimate of a job that needs no probe; None for other jobs."""
     if job.name in checks.problems:  # also if it has results: they do not match the job
-        return Estimate("to do", note=f"cannot start here: {checks.problems[job.name][1]}")
+        return Estimate("to do", note=f"cannot start here: {checks.reason(job.name)}")
     if job.is_done():
         return Estimate("done")
     if job.kind == "convert":
