@@ -202,6 +202,7 @@ def request_of(job: Job, weights: str, words: Sequence[str] = ()) -> Request:
         trials=job.trials,
         resume=True,
         overrides=(*job.overrides, *words),
+        heads_exist=not job.waits_for_head,
     )
 
 
@@ -215,6 +216,11 @@ def check_task(job: Job, backbone: str | None) -> Checked:
     """
     task = task_of_job(job)
     weights, words = stand_in(job, backbone)
+    if job.head is not None:
+        from transfer.classification.protocols.robustness import check_head_config
+
+        configs = [task.load_config(one.config, one.overrides) for one in (job, job.head)]
+        check_head_config(configs[0], configs[1], str(job.head.output))
     prepared = task.prepare(request_of(job, weights, words), scan=False)
     builds = task.backbone_name(prepared.cfg)
     if builds is None:  # the weights decide the backbone, and whether the images fit it

@@ -82,6 +82,8 @@ def _without_probe(job: Job, checks: Checks) -> Estimate | None:
         return Estimate("to do", note=f"cannot start here: {checks.reason(job.name)}")
     if job.is_done():
         return Estimate("done")
+    if job.waits_for_head:
+        return Estimate("to do", note="not estimated: the heads that it scores are still to train")
     if job.kind == "convert":
         return Estimate("to do", note="not estimated: the job converts one file")
     return None

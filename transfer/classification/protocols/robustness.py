@@ -51,13 +51,16 @@ PART = 65536  # images whose logits are computed at once: 262 MB for 1,000 class
 
 
 def check(cfg: CfgNode, trials: int) -> Data:
-    """Opens the heads of all trials and the test set.
+    """Opens the heads of all trials and the test set; without trials, the test set alone.
 
     Raises:
         InputError: a head is missing or belongs to other data or other crops, the heads are of
             different protocols, or the test set has classes that the head does not know.
     """
     find(cfg.HEAD.CLASSES, dict.fromkeys(CLASSES), "choice of classes", "HEAD.CLASSES")
+    images = open_split(cfg.DATASETS.TRAIN, cfg.DATASETS.LIMIT_PER_CLASS)
+    if trials == 0:
+        return Data(images, _open_test(cfg, images.classes), cfg)
     heads = [read_head(cfg, number) for number in range(trials)]
     protocols = {found.record["protocol"]["config_sha256"] for found in heads}
     names = {found.head.classes for found in heads}
@@ -67,7 +70,7 @@ def check(cfg: CfgNode, trials: int) -> Data:
             "trials were run by one command"
         )
     classes = heads[0].head.classes
-    train = relabelled(open_split(cfg.DATASETS.TRAIN, cfg.DATASETS.LIMIT_PER_CLASS), classes)
+    train = relabelled(images, classes)
     _check_training_data(heads, train)
     identity = cfg.clone()
     identity.defrost()
@@ -100,13 +103,26 @@ def read_head(cfg: CfgNode, number: int) -> HeadOfTrial:
             f"HEAD.RUN {cfg.HEAD.RUN}: {folder} has no trained head ({FILE}); run a config with "
             "PROTOCOL.NAME linear with this version"
         )
-    theirs = load_config(str(folder / CONFIG), get_defaults())
+    check_head_config(cfg, load_config(str(folder / CONFIG), get_defaults()), str(folder))
+    return HeadOfTrial(TrainedHead.read(folder / record["artifacts"]["head"]), record, folder)
+
+
+def check_head_config(cfg: CfgNode, theirs: CfgNode, place: str) -> None:
+    """Raises InputError unless a run of the config `theirs` leaves a head that `cfg` can score.
+
+    Args:
+        place: where the run is, or will be, for the message.
+    """
+    if theirs.PROTOCOL.NAME != "linear":
+        raise InputError(
+            f"the head in {place}: PROTOCOL.NAME is {theirs.PROTOCOL.NAME}; only linear leaves a "
+            f"head ({FILE})"
+        )
     for key in SAME:
         node, _, name = key.partition(".")
         ours, its = cfg[node][name], theirs[node][name]
         if ours != its:
-            raise InputError(f"{key} is {ours}, but the head in {folder} was trained with {its}")
-    return HeadOfTrial(TrainedHead.read(folder / record["artifacts"]["head"]), record, folder)
+            raise InputError(f"{key} is {ours}, but the head in {place} is trained with {its}")
 
 
 def relabelled(split: Split, classes: Sequence[str]) -> Split:
