@@ -107,7 +107,7 @@ def test_wrong_heads(
 @pytest.mark.parametrize(
     "key, value, message",
     [
-        ("PROTOCOL.NAME", "knn", "PROTOCOL.NAME is knn; only linear leaves a head"),
+        ("PROTOCOL.NAME", "knn", "PROTOCOL.NAME is knn; only linear or linear_crops with one head"),
         ("PROTOCOL.INTERPOLATION", "bicubic", "is bilinear, but the head in .* bicubic"),
     ],
 )

@@ -1,6 +1,7 @@
 """The protocol `robustness`: the trained head of a linear probe on a different test set.
 
-Nothing is trained: HEAD.RUN is the output folder of a finished run of `linear`, and trial t takes
+Nothing is trained: HEAD.RUN is the output folder of a finished run of `linear` or `linear_crops`,
+and trial t takes
 the head of that run's trial t. The test set has images of the same classes that differ from the
 training images: ImageNet-V2, -R, -A, -Sketch and -C, or a folder in ImageNet-C's layout
 (`pretrain/data/robustness_sets.py`). The result belongs to a protocol of its own, so it is never
@@ -37,7 +38,12 @@ from transfer.classification.protocols.protocol import (
 )
 from transfer.classification.score import Outcomes, Score
 from transfer.classification.splits import Split, open_split
-from transfer.classification.trained_head import FILE, HeadOfTrial, TrainedHead
+from transfer.classification.trained_head import (
+    FILE,
+    TRAINED_BY,
+    HeadOfTrial,
+    TrainedHead,
+)
 from transfer.results.record import read_record
 from transfer.trials.task import Trial
 
@@ -47,6 +53,7 @@ CLASSES = ("all", "present")
 # The head has learned from features of such crops. RESIZE is not in the list: ImageNet-C's images
 # are crops already, and its authors do not resize them.
 SAME = ("PROTOCOL.IMAGE_SIZE", "PROTOCOL.INTERPOLATION", "PROTOCOL.GRAY", "DATASETS.TRAIN")
+PROTOCOLS = " or ".join(TRAINED_BY)
 PART = 65536  # images whose logits are computed at once: 262 MB for 1,000 classes
 
 
@@ -83,13 +90,13 @@ def read_head(cfg: CfgNode, number: int) -> HeadOfTrial:
     """Reads the head and the record of one trial of the run HEAD.RUN.
 
     Raises:
-        InputError: there is none, the trial was not one of `linear`, or its crops or its training
+        InputError: there is none, the trial's protocol leaves none, or its crops or its training
             data are different.
     """
     if not cfg.HEAD.RUN:
         raise InputError(
             "HEAD.RUN is empty: name the output folder of a finished run of a config with "
-            "PROTOCOL.NAME linear, such as HEAD.RUN runs/linear/mine"
+            f"PROTOCOL.NAME {PROTOCOLS}, such as HEAD.RUN runs/linear/mine"
         )
     folder = Path(cfg.HEAD.RUN) / f"trial_{number}"
     if not (folder / RECORD).is_file():
@@ -98,10 +105,11 @@ def read_head(cfg: CfgNode, number: int) -> HeadOfTrial:
             "of a finished trial of the same number"
         )
     record = read_record(folder / RECORD)
-    if record["task"] != "linear" or "head" not in record["artifacts"]:
+    if record["task"] not in TRAINED_BY or "head" not in record["artifacts"]:
         raise InputError(
             f"HEAD.RUN {cfg.HEAD.RUN}: {folder} has no trained head ({FILE}); run a config with "
-            "PROTOCOL.NAME linear with this version"
+            f"PROTOCOL.NAME {PROTOCOLS} and one head on the backbone's own features with this "
+            "version"
         )
     check_head_config(cfg, load_config(str(folder / CONFIG), get_defaults()), str(folder))
     return HeadOfTrial(TrainedHead.read(folder / record["artifacts"]["head"]), record, folder)
@@ -113,10 +121,11 @@ def check_head_config(cfg: CfgNode, theirs: CfgNode, place: str) -> None:
     Args:
         place: where the run is, or will be, for the message.
     """
-    if theirs.PROTOCOL.NAME != "linear":
+    name = theirs.PROTOCOL.NAME
+    if name not in TRAINED_BY or (name == "linear_crops" and theirs.TRAIN.HEAD == "layers"):
         raise InputError(
-            f"the head in {place}: PROTOCOL.NAME is {theirs.PROTOCOL.NAME}; only linear leaves a "
-            f"head ({FILE})"
+            f"the head in {place}: PROTOCOL.NAME is {name}; only {PROTOCOLS} with one head on the "
+            f"backbone's own features leave a head ({FILE})"
         )
     for key in SAME:
         node, _, name = key.partition(".")
