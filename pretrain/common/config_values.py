@@ -22,6 +22,10 @@ from pretrain.common.safe_yaml import has_inert, has_odd_characters
 
 _ALLOWED: Mapping[type, tuple[type, ...]] = {int: (int,), float: (int, float), str: (str,)}
 _WORDS = {int: "whole numbers", float: "numbers", str: "texts"}
+_WORD: Mapping[type, str] = {
+    **{int: "a whole number", float: "a number", str: "a text", bool: "true or false"},
+    **{type(None): "a number", list: "a list", tuple: "a list", dict: "a section of keys"},
+}
 _DECLARED = "__lists__"  # an attribute of a CfgNode, like others that are not keys
 
 
@@ -79,8 +83,8 @@ def coerce(value: Any, default: Any, name: str, items: Items | None = None) -> A
         return float(_checked(value, name))
     allowed = (int, float) if default is None else (type(default),)
     if type(value) not in allowed:
-        expected = "a number" if default is None else type(default).__name__
-        raise InputError(f"{name} must be {expected}, got {type(value).__name__} {shown(value)}")
+        # a text is quoted, which tells '1' from 1; other values show what they are
+        raise InputError(f"{name} must be {_WORD[type(default)]}, got {shown(value)}")
     return _checked(value, name)
 
 

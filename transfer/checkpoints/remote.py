@@ -25,6 +25,7 @@ from pretrain.common.lookup import near_matches
 from pretrain.common.progress import ProgressBar
 from pretrain.common.safe_json import read_json
 from pretrain.common.temporaries import sweep
+from pretrain.common.verbosity import is_verbose
 from pretrain.data.preprocess import Preprocess
 from transfer.checkpoints.files import Source, file_sha256
 from transfer.checkpoints.folder import (
@@ -268,6 +269,8 @@ def _hub_file(source: str, repo: str, name: str, revision: str | None) -> Path |
     kept = _in_hub_cache(repo, name, revision)
     if isinstance(kept, str):
         return Path(kept)
+    if not is_verbose():  # its two lines for each of six attempts; the error below says it once
+        logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     try:
         found = hf_hub_download(
             repo, name, revision=revision, endpoint=endpoint, etag_timeout=TIMEOUT_SECONDS

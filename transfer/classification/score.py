@@ -45,7 +45,8 @@ class Score:
         views: number of images passed through the backbone; None: each image of both splits once.
         seconds_before: wall-clock time of the trial before it was interrupted.
         protocol: what the record's `protocol` has in addition to the config.
-        head: the trained head of `linear`, which `robustness` scores on further test sets.
+        head: the trained head of `linear` or `linear_crops`, which `robustness` scores on further
+            test sets.
     """
 
     metrics: dict[str, float]

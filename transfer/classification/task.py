@@ -135,7 +135,7 @@ class ClassificationTask(Task[ClassificationJob]):
         transform = ImageTransform(*sizes, squash=squash, gray=node.GRAY)
         device = process_device()
         cfg = with_formats(cfg, device)
-        data = protocol.check(cfg, request.trials)
+        data = protocol.check(cfg, request.trials if request.heads_exist else 0)
         whole = data.drawn_from
         return ClassificationJob(
             request,

@@ -1,6 +1,6 @@
 """The trained head of a linear probe as a file, to score it on further test sets.
 
-`linear` writes `head.pth` next to its record; `robustness` reads it.
+`linear` and `linear_crops` write `head.pth` next to their record; `robustness` reads it.
 Legend: D dimensions of a feature, C classes, N images.
 """
 
@@ -18,6 +18,7 @@ from pretrain.common.checkpoint import atomic_write, load_torch_file
 from pretrain.common.errors import InputError
 
 FILE = "head.pth"
+TRAINED_BY = ("linear", "linear_crops")  # the protocols that leave one
 TENSORS = ("weight", "bias", "mean", "scale")
 
 
@@ -27,8 +28,8 @@ class TrainedHead:
 
     Attributes:
         weight: (D, C); bias: (C,).
-        mean, scale: (D,) each. A feature is (value - mean) * scale; without
-            PROTOCOL.STANDARDIZE they are 0 and 1.
+        mean, scale: (D,) each. A feature is (value - mean) * scale; they are 0 and 1 without
+            PROTOCOL.STANDARDIZE, and without the batch norm of TRAIN.HEAD batchnorm_linear.
         classes: the names of the C classes, in the order of the logits.
     """
 
@@ -65,7 +66,7 @@ class TrainedHead:
         if not _is_head(content):
             raise InputError(
                 f"{path} does not contain the head of a linear probe; train the head again with "
-                "PROTOCOL.NAME linear"
+                f"PROTOCOL.NAME {' or '.join(TRAINED_BY)}"
             )
         tensors = {name: content[name] for name in TENSORS}
         return cls(**tensors, classes=tuple(content["classes"]))

@@ -25,6 +25,7 @@ from transfer.detection.roles import ROLES as DETECTION
 from transfer.results.own_data import SETS, left_open
 from transfer.results.read_records import RecordFile
 
+HEAD = "HEAD.RUN"
 MAX_SHOWN = 8  # most keys of a difference that are shown; with more, two configs are unrelated
 
 # Tasks without gradient steps
@@ -128,12 +129,13 @@ def changed_keys(name: str, config: Recorded | None) -> dict[str, str]:
     """Returns KEY -> "KEY value (shipped: value)" for each key that differs from the shipped one.
 
     It is empty if the config was not kept or no config of its name is shipped. Values that the
-    shipped config leaves to the machine ("auto") or to its user do not count as changes.
+    shipped config leaves to the machine ("auto") or to its user do not count as changes, and
+    neither does the folder of a trained head, which each checkpoint has its own of.
     """
     shipped = _shipped(name) if config is not None else None
     if config is None or shipped is None or config.roles is not shipped.roles:
         return {}
-    compared = {*shipped.protocol, *config.protocol} - left_open(shipped.flat)
+    compared = {*shipped.protocol, *config.protocol} - left_open(shipped.flat) - {HEAD}
     return {
         key: printable(f"{key} {config.flat[key]} (shipped: {shipped.flat[key]})")
         for key in sorted(compared)

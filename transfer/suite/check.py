@@ -92,6 +92,12 @@ class Checks:
     problems: dict[str, tuple[str, str]] = field(default_factory=dict)  # (subject, problem)
     backbones: dict[str, str | None] = field(default_factory=dict)
 
+    def reason(self, name: str) -> str:
+        """The problem of a job; a reason that an earlier job has too is said there alone."""
+        problem = self.problems[name][1]
+        first = next(job for job, (_, other) in self.problems.items() if other == problem)
+        return problem if first == name else f"for the reason of {first}"
+
     def raise_problems(self) -> None:
         """Raises Problems, with each line only once."""
         if self.problems:
@@ -196,6 +202,7 @@ def request_of(job: Job, weights: str, words: Sequence[str] = ()) -> Request:
         trials=job.trials,
         resume=True,
         overrides=(*job.overrides, *words),
+        heads_exist=not job.waits_for_head,
     )
 
 
@@ -209,6 +216,11 @@ def check_task(job: Job, backbone: str | None) -> Checked:
     """
     task = task_of_job(job)
     weights, words = stand_in(job, backbone)
+    if job.head is not None:
+        from transfer.classification.protocols.robustness import check_head_config
+
+        configs = [task.load_config(one.config, one.overrides) for one in (job, job.head)]
+        check_head_config(configs[0], configs[1], str(job.head.output))
     prepared = task.prepare(request_of(job, weights, words), scan=False)
     builds = task.backbone_name(prepared.cfg)
     if builds is None:  # the weights decide the backbone, and whether the images fit it

@@ -30,7 +30,7 @@ NEEDED = {
 OPTIONAL = {
     "PRETRAIN": ("overrides",),
     "CHECKPOINTS": (),
-    "TASKS": ("overrides", "trials", "checkpoints"),
+    "TASKS": ("overrides", "trials", "checkpoints", "head"),
 }
 MOST_LINES = 50  # most lines that are reported about one suite
 RESERVED = ("pretrain", "convert", "logs", "report")  # folders and job names of the suite's own
@@ -102,6 +102,9 @@ def read_entries(
         for name in entry.get("checkpoints") or ():
             with found.about():
                 find(name, known, "checkpoint", f"TASKS {entry['name']}")
+        if "head" in entry:
+            with found.about(f"TASKS {entry['name']}"):
+                _check_head(entry, tasks, names)
     if not (known or found.lines):
         raise InputError("no checkpoint: add --checkpoint NAME=FILE, or PRETRAIN to the suite")
     found.close()
@@ -136,6 +139,8 @@ def _check_fields(entry: Any, key: str, where: str) -> None:
             raise InputError(f"{where}: {field} must be a text, got {entry[field]!r}")
     for field in entry:
         find(field, dict.fromkeys(NEEDED[key] + OPTIONAL[key]), "field", where)
+    if not isinstance(entry.get("head", ""), str):
+        raise InputError(f"{where}: head must be the name of a task, got {entry['head']!r}")
     for field in ("overrides", "checkpoints"):
         if not isinstance(entry.get(field, []), list):
             raise InputError(f"{where}: {field} must be a list, got {entry[field]!r}")
@@ -151,6 +156,26 @@ def _check_task(entry: Entry) -> None:
     trials = entry.get("trials", 1)
     if type(trials) is not int or trials < 1:
         raise InputError(f"TASKS {entry['name']}: trials must be 1 or more, got {trials!r}")
+
+
+def _check_head(entry: Entry, tasks: Sequence[Entry], names: Sequence[str]) -> None:
+    """Raises InputError unless the task `head` trains a head for each trial of this one."""
+    known = {task["name"]: task for task in tasks if task["command"] == "cls"}
+    head = find(entry["head"], known, "task that trains a head", "head")
+    if entry["command"] != "cls" or "head" in head:
+        raise InputError("head is for a cls task, and names a task that trains heads itself")
+    if head.get("trials", 1) < entry.get("trials", 1):
+        raise InputError(
+            f"it has {entry.get('trials', 1)} trials, but head {head['name']} has only "
+            f"{head.get('trials', 1)}; each trial scores the head of the trial of its number"
+        )
+    trained = head.get("checkpoints") or names
+    missing = [name for name in entry.get("checkpoints") or names if name not in trained]
+    if missing:
+        raise InputError(
+            f"head {head['name']} is not run for checkpoint {missing[0]}; give both tasks the same "
+            "checkpoints"
+        )
 
 
 def _check_names(key: str, names: Sequence[str], reserved: Sequence[str] = ()) -> None:

@@ -13,7 +13,9 @@ def suite_defaults() -> CfgNode:
     cfg.PRETRAIN = []
     # Existing weights: {name, weights}; `random` means untrained. --checkpoint adds more.
     cfg.CHECKPOINTS = []
-    # {name, command: det | cls, config, overrides: [...], trials: 1, checkpoints: [names] (all)}.
+    # {name, command: det | cls, config, overrides: [...], trials: 1, checkpoints: [names] (all),
+    # head: a task}. A task with `head` scores, for each checkpoint, the heads that this task of the
+    # protocol `linear` or `linear_crops` has trained (a robustness_*.yaml).
     # A learning-rate sweep is a task with the override TRANSFER.LR_SWEEP.RATES: a different
     # protocol, which the records name.
     cfg.TASKS = []

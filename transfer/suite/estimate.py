@@ -79,9 +79,11 @@ def estimate_jobs(
 def _without_probe(job: Job, checks: Checks) -> Estimate | None:
     """Returns the estimate of a job that needs no probe; None for other jobs."""
     if job.name in checks.problems:  # also if it has results: they do not match the job
-        return Estimate("to do", note=f"cannot start here: {checks.problems[job.name][1]}")
+        return Estimate("to do", note=f"cannot start here: {checks.reason(job.name)}")
     if job.is_done():
         return Estimate("done")
+    if job.waits_for_head:
+        return Estimate("to do", note="not estimated: the heads that it scores are still to train")
     if job.kind == "convert":
         return Estimate("to do", note="not estimated: the job converts one file")
     return None

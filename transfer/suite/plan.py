@@ -38,6 +38,12 @@ class Job:
     trials: int = 1
     gpus: int = 1  # processes on each node, one per GPU
     nodes: int = 1
+    head: Job | None = None  # the job that trains the heads which this one scores
+
+    @property
+    def waits_for_head(self) -> bool:
+        """Returns whether the heads that this job scores are still to be trained."""
+        return self.head is not None and not self.head.is_done()
 
     @property
     def processes(self) -> int:
@@ -91,10 +97,36 @@ def plan(
         jobs += [made, converted]
         weights[entry["name"]] = (str(converted.results[0]), (converted.name,))
     known = {task["name"]: task for task in tasks}
-    for task in [find(name, known, "task", "--task") for name in only] or tasks:
+    wanted = [find(name, known, "task", "--task") for name in only] or tasks
+    made_jobs: dict[str, Job] = {}
+    for task in _heads_first(wanted, known):
         for name in task.get("checkpoints") or weights:
-            jobs.append(_task_job(task, name, weights[name], output, gpus_per_job, nodes))
-    return jobs
+            job = _task_job(task, name, weights[name], output, gpus_per_job, nodes)
+            if "head" in task:
+                job = _with_head(job, made_jobs[f"{task['head']}/{name}"])
+            made_jobs[job.name] = job
+    return [*jobs, *made_jobs.values()]
+
+
+def _heads_first(tasks: Sequence[Entry], known: Mapping[str, Entry]) -> list[Entry]:
+    """Returns the tasks, each after the task that trains the heads which it scores."""
+    ordered: dict[str, Entry] = {}
+    for task in tasks:
+        for name in filter(None, (task.get("head"), task["name"])):
+            ordered.setdefault(name, known[name])
+    return list(ordered.values())
+
+
+def _with_head(job: Job, head: Job) -> Job:
+    """Returns the job as one that scores the heads which `head` trains."""
+    words = ("HEAD.RUN", str(head.output))
+    return replace(
+        job,
+        command=(*job.command, *words),
+        overrides=(*job.overrides, *words),
+        needs=(*job.needs, head.name),
+        head=head,
+    )
 
 
 def split_trials(jobs: Sequence[Job], slots: int) -> list[Job]:

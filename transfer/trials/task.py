@@ -52,6 +52,7 @@ class Request:
         engine: detection engine: auto, detectron2 or torchvision.
         overrides: overrides of the config: KEY, VALUE, KEY, VALUE and so on.
         first_trial: number of the first trial; another command may run the trials before it.
+        heads_exist: False if a suite checks a task whose heads one of its jobs has yet to train.
     """
 
     config: str
@@ -63,6 +64,7 @@ class Request:
     resume: bool = False
     overrides: tuple[str, ...] = ()
     first_trial: int = 0
+    heads_exist: bool = True
 
     @cached_property
     def opened(self) -> OpenedWeights:

@@ -75,7 +75,7 @@ def test_scalars_become_tuples_and_yaml_exponents_floats(tmp_path: Path) -> None
     [
         ("SOLVER: {EPOHCS: 1}", [], "top.yaml: unknown key SOLVER.EPOHCS (did you mean"),
         ("SOLVER: 3", [], "SOLVER is a section"),
-        ("SOLVER: {EPOCHS: many}", [], "SOLVER.EPOCHS must be int, got str 'many'"),
+        ("SOLVER: {EPOCHS: many}", [], "SOLVER.EPOCHS must be a whole number, got 'many'"),
         ("SOLVER: {EPOCHS: }", [], "top.yaml: SOLVER.EPOCHS has no value; give it one"),
         ("- a", [], "a config must map keys to values"),
         ("a: [", [], "not readable as YAML"),
@@ -102,7 +102,7 @@ def test_scalars_become_tuples_and_yaml_exponents_floats(tmp_path: Path) -> None
             "",
             ["NMAE", "x", "SOLVER.EPOCHS", "many", "SOLVER.EPOHCS", "3"],
             "overrides: unknown keys NMAE (did you mean 'NAME'?), SOLVER.EPOHCS (did you mean "
-            "'SOLVER.EPOCHS' or 'SOLVER.STEPS'?); SOLVER.EPOCHS must be int, got str 'many'",
+            "'SOLVER.EPOCHS' or 'SOLVER.STEPS'?); SOLVER.EPOCHS must be a whole number, got 'many'",
         ),
         (
             "NAME: b",

@@ -65,7 +65,7 @@ def test_all_that_is_wrong_is_named_at_once(tmp_path: Path) -> None:
         load_config(str(path), node())
     text = str(error.value)
     assert "top.yaml: unknown keys AA (did you mean 'A'?), C.DD (did you mean" in text
-    assert "FAR_OFF; A must be int, got str 'many'" in text and "\n" not in text
+    assert "FAR_OFF; A must be a whole number, got 'many'" in text and "\n" not in text
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def test_some_keys_of_a_foreign_file(tmp_path: Path) -> None:
     found = load_keys(path, node(), ("A", "C.D"))
     assert (found.A, found.B, found.C.D, found.C.E) == (5, (1, 2), [2.5], None)
     path.write_text("A: many")
-    with pytest.raises(InputError, match="top.yaml: A must be int"):
+    with pytest.raises(InputError, match="top.yaml: A must be a whole number"):
         load_keys(path, node(), ("A",))
 
 

@@ -338,6 +338,19 @@ def test_timms_weights_come_from_its_hub(
     assert remote.cache_folder() == tmp_path / "cache"
 
 
+def test_without_a_connection_the_hub_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its client logs two lines for each attempt, which say nothing more than the error."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hf"))
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")  # nothing listens there
+    monkeypatch.setattr("time.sleep", lambda seconds: None)  # between the attempts
+    logging.getLogger("huggingface_hub").propagate = True
+    with pytest.raises(InputError, match="no connection was made"):
+        resolve("timm:resnet18.a1_in1k")
+    assert not caplog.records
+
+
 @pytest.mark.parametrize("suffix", [".pth", ".pkl"])
 def test_an_answer_without_a_length_is_kept_only_if_it_is_whole(
     suffix: str, server: Server, builders: ModuleType, tmp_path: Path

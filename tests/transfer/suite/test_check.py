@@ -63,6 +63,18 @@ def test_all_missing_data_is_named_before_anything_starts(
     assert not (tmp_path / "out").exists()
 
 
+def test_a_plan_says_a_shared_reason_once(
+    tmp_path: Path, suite: list[str], capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path / "empty"))
+    twice = SUITE + "  - {name: again, command: cls, config: knn_digits.yaml}\n"
+    (tmp_path / "suite.yaml").write_text(twice)
+    assert main([*suite, "--dry-run", "--probe-seconds", "0"]) == 0
+    lines = {line.split()[2]: line for line in capsys.readouterr().out.splitlines()[:3]}
+    assert "cannot start here: for the reason of knn/untrained" in lines["again/untrained"]
+    assert "digits_cls" in lines["knn/untrained"] and "digits_voc" in lines["boxes/untrained"]
+
+
 def test_typos_in_configs_are_told_together(
     tmp_path: Path, suite: list[str], capsys: pytest.CaptureFixture
 ) -> None:

@@ -82,7 +82,8 @@ class Data:
     heads: Sequence[HeadOfTrial] = ()
 
 
-# Opens and checks the data of a config for a number of trials; raises InputError.
+# Opens and checks the data of a config for a number of trials; raises InputError. Without trials, a
+# protocol of trained heads opens the images alone: a suite has yet to train the heads.
 Check = Callable[[CfgNode, int], Data]
 
 

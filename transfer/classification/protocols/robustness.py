@@ -1,6 +1,7 @@
 """The protocol `robustness`: the trained head of a linear probe on a different test set.
 
-Nothing is trained: HEAD.RUN is the output folder of a finished run of `linear`, and trial t takes
+Nothing is trained: HEAD.RUN is the output folder of a finished run of `linear` or `linear_crops`,
+and trial t takes
 the head of that run's trial t. The test set has images of the same classes that differ from the
 training images: ImageNet-V2, -R, -A, -Sketch and -C, or a folder in ImageNet-C's layout
 (`pretrain/data/robustness_sets.py`). The result belongs to a protocol of its own, so it is never
@@ -37,7 +38,12 @@ from transfer.classification.protocols.protocol import (
 )
 from transfer.classification.score import Outcomes, Score
 from transfer.classification.splits import Split, open_split
-from transfer.classification.trained_head import FILE, HeadOfTrial, TrainedHead
+from transfer.classification.trained_head import (
+    FILE,
+    TRAINED_BY,
+    HeadOfTrial,
+    TrainedHead,
+)
 from transfer.results.record import read_record
 from transfer.trials.task import Trial
 
@@ -47,17 +53,21 @@ CLASSES = ("all", "present")
 # The head has learned from features of such crops. RESIZE is not in the list: ImageNet-C's images
 # are crops already, and its authors do not resize them.
 SAME = ("PROTOCOL.IMAGE_SIZE", "PROTOCOL.INTERPOLATION", "PROTOCOL.GRAY", "DATASETS.TRAIN")
+PROTOCOLS = " or ".join(TRAINED_BY)
 PART = 65536  # images whose logits are computed at once: 262 MB for 1,000 classes
 
 
 def check(cfg: CfgNode, trials: int) -> Data:
-    """Opens the heads of all trials and the test set.
+    """Opens the heads of all trials and the test set; without trials, the test set alone.
 
     Raises:
         InputError: a head is missing or belongs to other data or other crops, the heads are of
             different protocols, or the test set has classes that the head does not know.
     """
     find(cfg.HEAD.CLASSES, dict.fromkeys(CLASSES), "choice of classes", "HEAD.CLASSES")
+    images = open_split(cfg.DATASETS.TRAIN, cfg.DATASETS.LIMIT_PER_CLASS)
+    if trials == 0:
+        return Data(images, _open_test(cfg, images.classes), cfg)
     heads = [read_head(cfg, number) for number in range(trials)]
     protocols = {found.record["protocol"]["config_sha256"] for found in heads}
     names = {found.head.classes for found in heads}
@@ -67,7 +77,7 @@ def check(cfg: CfgNode, trials: int) -> Data:
             "trials were run by one command"
         )
     classes = heads[0].head.classes
-    train = relabelled(open_split(cfg.DATASETS.TRAIN, cfg.DATASETS.LIMIT_PER_CLASS), classes)
+    train = relabelled(images, classes)
     _check_training_data(heads, train)
     identity = cfg.clone()
     identity.defrost()
@@ -80,13 +90,13 @@ def read_head(cfg: CfgNode, number: int) -> HeadOfTrial:
     """Reads the head and the record of one trial of the run HEAD.RUN.
 
     Raises:
-        InputError: there is none, the trial was not one of `linear`, or its crops or its training
+        InputError: there is none, the trial's protocol leaves none, or its crops or its training
             data are different.
     """
     if not cfg.HEAD.RUN:
         raise InputError(
             "HEAD.RUN is empty: name the output folder of a finished run of a config with "
-            "PROTOCOL.NAME linear, such as HEAD.RUN runs/linear/mine"
+            f"PROTOCOL.NAME {PROTOCOLS}, such as HEAD.RUN runs/linear/mine"
         )
     folder = Path(cfg.HEAD.RUN) / f"trial_{number}"
     if not (folder / RECORD).is_file():
@@ -95,18 +105,33 @@ def read_head(cfg: CfgNode, number: int) -> HeadOfTrial:
             "of a finished trial of the same number"
         )
     record = read_record(folder / RECORD)
-    if record["task"] != "linear" or "head" not in record["artifacts"]:
+    if record["task"] not in TRAINED_BY or "head" not in record["artifacts"]:
         raise InputError(
             f"HEAD.RUN {cfg.HEAD.RUN}: {folder} has no trained head ({FILE}); run a config with "
-            "PROTOCOL.NAME linear with this version"
+            f"PROTOCOL.NAME {PROTOCOLS} and one head on the backbone's own features with this "
+            "version"
         )
-    theirs = load_config(str(folder / CONFIG), get_defaults())
+    check_head_config(cfg, load_config(str(folder / CONFIG), get_defaults()), str(folder))
+    return HeadOfTrial(TrainedHead.read(folder / record["artifacts"]["head"]), record, folder)
+
+
+def check_head_config(cfg: CfgNode, theirs: CfgNode, place: str) -> None:
+    """Raises InputError unless a run of the config `theirs` leaves a head that `cfg` can score.
+
+    Args:
+        place: where the run is, or will be, for the message.
+    """
+    name = theirs.PROTOCOL.NAME
+    if name not in TRAINED_BY or (name == "linear_crops" and theirs.TRAIN.HEAD == "layers"):
+        raise InputError(
+            f"the head in {place}: PROTOCOL.NAME is {name}; only {PROTOCOLS} with one head on the "
+            f"backbone's own features leave a head ({FILE})"
+        )
     for key in SAME:
         node, _, name = key.partition(".")
         ours, its = cfg[node][name], theirs[node][name]
         if ours != its:
-            raise InputError(f"{key} is {ours}, but the head in {folder} was trained with {its}")
-    return HeadOfTrial(TrainedHead.read(folder / record["artifacts"]["head"]), record, folder)
+            raise InputError(f"{key} is {ours}, but the head in {place} is trained with {its}")
 
 
 def relabelled(split: Split, classes: Sequence[str]) -> Split:

@@ -48,7 +48,11 @@ from transfer.classification.training.heads import check_kinds
 from transfer.classification.training.image_list import list_sha256, part_of, read_list
 from transfer.classification.training.images import TrainImages, check_batch
 from transfer.classification.training.loop import Trainer
-from transfer.classification.training.model import Classifier, build_classifier
+from transfer.classification.training.model import (
+    Classifier,
+    build_classifier,
+    trained_head,
+)
 from transfer.classification.training.optimizer_and_schedule import (
     Recipe,
     make_optimizer,
@@ -184,9 +188,10 @@ def score(job: ClassificationJob, trial: Trial, weights: Weights) -> Score:
     if len(lrs) > 1:
         lr, scores, tried = _choose(shared, lrs)
         notes = selection_notes(lr, scores, lrs)
-    done, hits, heads = _run(
+    done, hits, model = _run(
         shared, lr, job.train_set, job.test_set, trial.folder, cfg.TRAIN.EVAL_PERIOD
     )
+    heads = model.names
     metrics = _metrics(heads, hits, done, len(job.train_set.classes), bool(cfg.TRAIN.EVAL_PERIOD))
     protocol = {}
     if cfg.TRAIN.EVAL_PERIOD:
@@ -204,6 +209,7 @@ def score(job: ClassificationJob, trial: Trial, weights: Weights) -> Score:
         views=sum(run.views for run in runs),
         seconds_before=sum(run.before for run in runs),
         protocol=protocol,
+        head=trained_head(model, job.train_set.classes),
     )
 
 
@@ -246,8 +252,9 @@ def _choose(shared: Shared, lrs: list[float]) -> tuple[float, dict[float, float]
 
 def _run(
     shared: Shared, lr: float, train: Split, test: Split, folder: Path, eval_period: int
-) -> tuple[Progress, torch.Tensor, list[str]]:
-    """Trains once; returns the progress, hits of the last test (M, H, 2), names of the H heads."""
+) -> tuple[Progress, torch.Tensor, Classifier]:
+    """Trains once; returns the progress, hits of the last test (M, H, 2), and the trained network
+    with H heads."""
     job, cfg, loader = shared.job, shared.job.cfg, shared.job.cfg.DATALOADER
     trainer, images = make_training(shared, lr, train)
     chosen = folder == shared.trial.folder  # not a run that tries a rate
@@ -272,7 +279,7 @@ def _run(
         loggers=cfg.LOGGER if chosen else "",
         desc=f"{cfg.PROTOCOL.NAME}, lr {lr:g}",
     )
-    return done, hits, trainer.model.names
+    return done, hits, trainer.model
 
 
 def make_training(shared: Shared, lr: float, train: Split) -> tuple[Trainer, TrainImages]:

@@ -6,15 +6,18 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from transfer.checkpoints.build import build_frozen_backbone
 from transfer.checkpoints.weights import Weights
+from transfer.classification.trained_head import TrainedHead
 from transfer.classification.training.heads import (
     Extract,
     Heads,
     build_heads,
     check_kinds,
     choose_features,
+    pooled,
 )
 
 
@@ -78,6 +81,22 @@ def build_classifier(
         example = extract(trunk, torch.zeros(1, 3, image_size, image_size))
     heads = build_heads(head, example, num_classes, init, seed)
     return Classifier(trunk, extract, heads, frozen)
+
+
+def trained_head(model: Classifier, classes: tuple[str, ...]) -> TrainedHead | None:
+    """Returns the head of a frozen backbone's own features (N, D), with its batch norm as scaling.
+
+    It is None for a classifier with several heads or with different features, and for one whose
+    backbone was trained too.
+    """
+    if not (model.frozen and model.names == [""] and model.extract is pooled):
+        return None
+    *norms, linear = [m for m in model.heads.modules() if isinstance(m, (_BatchNorm, nn.Linear))]
+    mean, scale = torch.zeros_like(linear.weight[0]), torch.ones_like(linear.weight[0])
+    for norm in norms:  # without weight and bias, see `heads`
+        mean, scale = norm.running_mean, (norm.running_var + norm.eps).rsqrt()
+    tensors = [t.detach().float().cpu() for t in (linear.weight.T, linear.bias, mean, scale)]
+    return TrainedHead(*(t.contiguous() for t in tensors), classes=classes)
 
 
 def changed_tensors(trunk: nn.Module, state: Mapping[str, Tensor]) -> list[str]:

@@ -79,6 +79,32 @@ def test_the_heads_own_test_set_gives_its_own_result(root: Path, tmp_path: Path)
     assert record(root / "head", 0)["metrics"] != record(root / "head", 1)["metrics"]
 
 
+@pytest.mark.parametrize("kind", ["linear", "batchnorm_linear"])
+def test_a_head_that_was_trained_on_random_crops(root: Path, tmp_path: Path, kind: str) -> None:
+    """Its own test set gives its own result; a batch norm before the head is part of it."""
+    train = ["--config", "linear_imagenet_mae.yaml", "--weights", "random"]
+    train += ["--output", str(tmp_path / "head"), *WORDS, *TEST]
+    train += ["TRAIN.HEAD", kind, "SOLVER.BATCH_SIZE", "20", "SOLVER.EPOCHS", "8", "TRAIN.SYNC_BN"]
+    train += [
+        "False",
+        "TRAIN.WARMUP_EPOCHS",
+        "1",
+        "SOLVER.LR_PER_256",
+        "(1.0,)",
+        "TRAIN.AMP",
+        "none",
+    ]
+    assert main(train) == 0
+    words = [*TEST, "PROTOCOL.INTERPOLATION", "bicubic", "HEAD.RUN", str(tmp_path / "head")]
+    assert run(root, tmp_path / "out", *words) == 0
+    ours, its = record(tmp_path / "out"), record(tmp_path / "head")
+    for key in ("top1", "top5"):
+        assert ours["metrics"][key] == its["metrics"][key]
+    assert ours["per_class"] == its["per_class"] and its["task"] == "linear_crops"
+    head = TrainedHead.read(tmp_path / "head/trial_0/head.pth")
+    assert (kind == "linear") == bool((head.mean == 0).all() and (head.scale == 1).all())
+
+
 def test_it_is_never_in_the_column_of_linear(root: Path, tmp_path: Path) -> None:
     """On the same data set, with the same weights: two columns, each with its own value."""
     assert run(root, tmp_path / "out", *TEST) == 0
