@@ -111,7 +111,7 @@ def pixel_features(images: ProbeSet) -> dict[str, tuple[Tensor, Tensor]]:
 
 
 def channel_moments(images: Tensor) -> Tensor:
-    """Mean and standard deviation of each channel: uint8 (N, 3, S, S) -> (N, 6)."""
+    """Returns mean and standard deviation of each channel, (N, 6), of uint8 images (N, 3, S, S)."""
     import torch
 
     pixels = images.flatten(2).double()
@@ -119,7 +119,7 @@ def channel_moments(images: Tensor) -> Tensor:
 
 
 def thumbnail(images: Tensor) -> Tensor:
-    """Means of 8 x 8 parts of each channel: uint8 (N, 3, S, S) -> (N, 192)."""
+    """Returns the means of 8 x 8 parts of each channel, (N, 192), of uint8 images (N, 3, S, S)."""
     from torch.nn.functional import adaptive_avg_pool2d
 
     return adaptive_avg_pool2d(images.float(), SIDE).flatten(1)

@@ -21,7 +21,7 @@ from pretrain.engine.footprint import step_cost
 
 CONFIGS = CHECKOUT / "configs" / "pretrain"
 TABLE = Path(__file__).with_name("results") / "footprints.json"
-# Gigabytes as the makers state them -> the GPU of this size that has the least memory.
+# The GPU that has the least memory among those of a size, by the gigabytes that the makers state.
 SIZES = {
     11: "rtx2080ti",
     16: "t4",

@@ -29,7 +29,7 @@ OURS, HALF, MAPPED = "ours", "ours, float16 bank", "ours, float16 bank on disk"
 FAISS, SKLEARN = "faiss-cpu", "scikit-learn"
 CLASSES = 100
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
-Search = Callable[[], Any]  # -> rows of the bank (M, k)
+Search = Callable[[], Any]  # returns rows of the bank (M, k)
 
 
 @dataclass(frozen=True)

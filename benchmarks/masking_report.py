@@ -56,7 +56,7 @@ LEAST_SEEDS = 3  # seeds that each row of a verdict needs
 GAIN = "resolved, a gain"
 
 Row = Mapping[str, Any]
-Values = Mapping[str, Sequence[float]]  # row's name -> its seeds' values of one endpoint
+Values = Mapping[str, Sequence[float]]  # by a row's name: its seeds' values of one endpoint
 
 
 @dataclass(frozen=True)

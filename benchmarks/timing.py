@@ -28,7 +28,7 @@ class Sample:
     cpu_ms: float
 
 
-# seconds to measure -> what was measured
+# takes the seconds to measure, returns what was measured
 Work = Callable[[float], Sample]
 
 

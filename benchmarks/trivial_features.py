@@ -36,15 +36,16 @@ WHITE = math.sqrt(3.0)
 
 
 def mean_colour(views: Tensor) -> Tensor:
-    """Mean of each channel: `(N, 3, S, S)` -> `(N, 3)`."""
+    """Returns the mean of each channel, `(N, 3)`, of views `(N, 3, S, S)`."""
     return views.mean(dim=(2, 3))
 
 
 def colour_histogram(views: Tensor, bins: int = 16) -> Tensor:
-    """Share of each channel's pixels in each of `bins` classes of value: -> `(N, 3 * bins)`.
+    """Returns the share of each channel's pixels in each class of value, `(N, 3 * bins)`.
 
-    The classes are equally wide in sign(x) * sqrt(|x|) between -3 and 3, so they resolve both
-    filtered values around 0 and unfiltered values. Values outside count in the outermost class.
+    The `bins` classes are equally wide in sign(x) * sqrt(|x|) between -3 and 3, so they resolve
+    both filtered values around 0 and unfiltered values. Values outside count in the outermost
+    class.
     """
     n, c = views.shape[:2]
     root = views.sign() * views.abs().sqrt() / math.sqrt(HISTOGRAM_REACH)
@@ -53,11 +54,11 @@ def colour_histogram(views: Tensor, bins: int = 16) -> Tensor:
 
 
 def edge_histogram(views: Tensor, orientations: int = 8) -> Tensor:
-    """Share of pixels whose edge has a given orientation and strength: -> `(N, 4 * orientations)`.
+    """Returns the share of pixels that have an edge of each orientation and strength.
 
-    Edges are forward differences of the mean over the channels. Orientations are those of a line,
-    0 to 180 degrees, the first class centred on upright edges; strengths are `MAGNITUDES`, and
-    weaker edges are in no class.
+    The result is `(N, 4 * orientations)`. Edges are forward differences of the mean over the
+    channels. Orientations are those of a line, 0 to 180 degrees, the first class centred on upright
+    edges; strengths are `MAGNITUDES`, and weaker edges are in no class.
     """
     grey = views.mean(dim=1)
     dx = grey[:, :-1, 1:] - grey[:, :-1, :-1]
@@ -71,11 +72,11 @@ def edge_histogram(views: Tensor, orientations: int = 8) -> Tensor:
 
 
 def mask_shape(masks: Tensor, cells: int = 7) -> Tensor:
-    """Masked share of each of `cells` x `cells` parts: `(N, C, S, S)` bool -> `(N, C * G * G)`.
+    """Returns the masked share of each of G x G parts, `(N, C * G * G)`, of masks `(N, C, S, S)`.
 
-    It needs the masks themselves. Masks are drawn for each view independently, so this is at chance
-    unless two views share draws. It checks the views, not what a network can use; for that, see
-    `guessed_mask`.
+    It needs the masks themselves, bool, and G is `cells`. Masks are drawn for each view
+    independently, so this is at chance unless two views share draws. It checks the views, not what
+    a network can use; for that, see `guessed_mask`.
     """
     return nnf.adaptive_avg_pool2d(masks.float(), cells).flatten(1)
 
@@ -247,7 +248,7 @@ def _root_mean_square(values: Tensor) -> float:
 
 
 def _shares(level: Tensor, classes: int) -> Tensor:
-    """Share of each class in each row: integers `(N, K)` -> `(N, classes)`."""
+    """Returns the share of each class in each row, `(N, classes)`, of integers `(N, K)`."""
     n, k = level.shape
     row = torch.arange(n, device=level.device)[:, None] * classes
     counts = torch.bincount((level + row).flatten(), minlength=n * classes)

@@ -19,7 +19,7 @@ from typing import Any
 
 from benchmarks.timing import ratio, spread
 
-# Config -> images of a batch
+# By config: the number of images of a batch
 CASES = {"mscn_r50": 64, "simclr_r50": 64, "mscn_r50_tiny100": 256}
 HERE = Path(__file__).resolve().parents[1]
 

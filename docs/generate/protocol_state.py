@@ -26,7 +26,7 @@ CONFIGS, RESULTS = ROOT / "configs", ROOT / "docs" / "results"
 RUN, SMALL = "run here", "run here small"
 FORMAT, NO_RECORD = "read in format only", "no run is recorded"
 TWIN = re.compile(r"\bsmall twin of (\w+)\.yaml")
-# What a data set's name begins with -> the test that reads generated files in its layout.
+# By the beginning of a data set's name: the test that reads generated files in its layout.
 FORMAT_TESTS: Mapping[str, str] = {
     "voc_2007": "tests/transfer/datasets/test_voc.py",
     "coco_2017": "tests/transfer/datasets/test_registry.py",
@@ -123,7 +123,7 @@ def format_test(data: str) -> str:
 
 @cache
 def kept_records() -> Mapping[str, Kept]:
-    """Protocol -> its records in a folder of docs/results that a page there links to."""
+    """Returns each protocol's records in a folder of docs/results that a page there links to."""
     pages = {page.stem: page.read_text(encoding="utf-8") for page in RESULTS.glob("*.md")}
     found: dict[str, Kept] = {}
     for file in RESULTS.rglob("record.json"):
@@ -140,7 +140,7 @@ def kept_records() -> Mapping[str, Kept]:
 
 @cache
 def _twins() -> Mapping[str, frozenset[str]]:
-    """Config that was run here -> the protocols whose small twin it is."""
+    """Returns, for each config that was run here, the protocols whose small twin it is."""
     found = {}
     for path in CONFIGS.rglob("*.yaml"):
         header = read_header(path)

@@ -125,19 +125,24 @@ def kernel_sheet(kernels: Tensor, facts: KernelFacts, title: str, cell: int = 40
 def tile_kernels(
     kernels: np.ndarray, scales: np.ndarray, zoom: int, frames: np.ndarray | None = None
 ) -> np.ndarray:
-    """(K, 3, h, w) float -> uint8 (H, W, 3), about square, with two light pixels between cells.
+    """Returns a picture of kernels, about square, with two light pixels between cells.
 
     Args:
+        kernels: (K, 3, h, w) float.
         scales: (K,), for each kernel the absolute value that is shown as black or full colour.
         zoom: side of a weight in pixels.
         frames: (K,) bool, True for kernels with a red border.
+
+    Returns:
+        uint8 (H, W, 3).
     """
     count, _, height, width = kernels.shape
     scales = np.where(scales > 0, scales, 1.0).reshape(-1, 1, 1, 1)
     scaled = np.clip(kernels / scales, -1.0, 1.0)
     pixels = np.rint(127.5 + 127.5 * scaled).astype(np.uint8).transpose(0, 2, 3, 1)
     pixels = pixels.repeat(zoom, axis=1).repeat(zoom, axis=2)
-    columns = 1 << (max(1, count - 1).bit_length() + 1) // 2  # 32 -> 8, 64 -> 8
+    # 8 columns for 32 kernels, and 8 for 64
+    columns = 1 << (max(1, count - 1).bit_length() + 1) // 2
     lines = -(-count // columns)
     cell_h, cell_w = height * zoom + 2, width * zoom + 2
     sheet = np.full((lines * cell_h, columns * cell_w, 3), BORDER, np.uint8)

@@ -102,5 +102,8 @@ def build_projector(
 
 
 def build_predictor(dim: int, *, hidden_dim: int, style: str) -> nn.Sequential:
-    """A predictor dim -> hidden_dim -> dim in a style of PREDICTORS. InputError if unknown."""
+    """Returns a predictor from dim over hidden_dim to dim, in a style of PREDICTORS.
+
+    Raises InputError if the style is unknown.
+    """
     return build_head([dim, hidden_dim, dim], find(style, PREDICTORS, "predictor style"))

@@ -58,7 +58,7 @@ class Trunk(nn.Module):
         return checkpoint(block, x, use_reentrant=False, preserve_rng_state=False, context_fn=twice)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, 3, H, W) -> globally averaged last map (N, D)."""
+        """Returns the globally averaged last map (N, D) of images (N, 3, H, W)."""
         return self.forward_stages(x)[self.stages[-1]].mean(dim=(2, 3))
 
 

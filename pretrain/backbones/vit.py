@@ -41,7 +41,7 @@ def patch_side(vit: VisionTransformer) -> int:
 
 
 def check_patches(vit: VisionTransformer, sizes: dict[str, int]) -> None:
-    """Raises InputError, with the key, if patches do not tile one of the sizes (key -> pixels)."""
+    """Raises InputError if patches do not tile one of the sizes in pixels, and names its key."""
     side = patch_side(vit)
     for key, size in sizes.items():
         if size % side:

@@ -25,7 +25,7 @@ from pretrain.common.safe_yaml import has_inert, read_config_file
 CHECKOUT = Path(__file__).resolve().parents[2]  # site-packages if a wheel is installed
 BASE_KEY = "_BASE_"
 ANY = object()
-# Folder below configs/ -> the command that reads its configs
+# The command that reads the configs of each folder below configs/
 COMMANDS = {
     "pretrain": "tools/train_ssl.py",
     "detection": "tools/train_det.py",
@@ -198,8 +198,8 @@ def config_sha256(cfg: CfgNode, ignore: Mapping[str, Any] = PRETRAIN_IGNORED) ->
     """Identity of a protocol: sha256 of the config without some keys.
 
     Args:
-        ignore: dotted key -> the value at which it is left out, or `ANY`. The default are the keys
-            that the identity of a pretraining config leaves out, see `pretrain/roles.py`.
+        ignore: for dotted keys, the value at which a key is left out, or `ANY`. The default are the
+            keys that the identity of a pretraining config leaves out, see `pretrain/roles.py`.
     """
     kept = _plain(cfg)
     for key, value in ignore.items():

@@ -232,7 +232,7 @@ class _GatherRows(torch.autograd.Function):
 
 
 def gather_with_grad(rows: Tensor) -> Tensor:
-    """(N, D) per process -> (W*N, D) on every process, in rank order, differentiable.
+    """Returns the rows of all processes, (W*N, D) in rank order, differentiable; `rows` are (N, D).
 
     The backward pass adds up the gradients of all processes for a row.
     """
@@ -240,7 +240,10 @@ def gather_with_grad(rows: Tensor) -> Tensor:
 
 
 def gather_rows(rows: Tensor) -> Tensor:
-    """(N, D) per process -> (W*N, D) on every process, in rank order, without a gradient."""
+    """Returns the rows of all processes, (W*N, D) in rank order, without a gradient.
+
+    `rows` are those of this process, (N, D).
+    """
     if world_size() == 1:
         return rows
     # Gathered into one tensor: a list of tensors would cost a GPU a copy for each process.

@@ -190,7 +190,7 @@ class MlflowLogger:
         self._client.set_terminated(self._id)
 
 
-# name -> what makes it, the module that it needs, the package that holds that
+# by name: what makes it, the module that it needs, the package that holds that
 LOGGERS: dict[str, tuple[Callable[[Run], Logger], str, str]] = {
     "tensorboard": (TensorBoardLogger, "tensorboard", "tensorboard"),
     "wandb": (WandbLogger, "wandb", "wandb"),

@@ -73,8 +73,8 @@ class Roles:
 
     Args:
         make_defaults: every key with its default.
-        entries: key or node -> its role. A key that no entry covers belongs to the protocol. If two
-            entries cover a key, the longer one counts.
+        entries: the role of each key or node. A key that no entry covers belongs to the protocol.
+            If two entries cover a key, the longer one counts.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class Roles:
         return all(self.entries[name].belongs(cfg) for name in covering)
 
     def protocol(self, cfg: CfgNode) -> dict[str, Any]:
-        """Key -> value, for all keys that belong to the protocol under this config."""
+        """Returns, by key, the values of all keys that belong to the protocol under this config."""
         return {key: value for key, value in flat(cfg).items() if self.belongs(key, cfg)}
 
     def identity(self, cfg: CfgNode) -> CfgNode:

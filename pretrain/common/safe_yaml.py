@@ -96,7 +96,8 @@ class _Loader(yaml.SafeLoader):
     def __init__(self, text: str) -> None:
         super().__init__(text)
         self._nodes, self._depth, self._deepest = 0, 0, 0
-        self._sizes: dict[str, tuple[int, int]] = {}  # anchor -> its nodes and levels
+        # by anchor: the number of its nodes, and of their levels
+        self._sizes: dict[str, tuple[int, int]] = {}
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         """The next node, if the limits are not exceeded."""

@@ -146,10 +146,10 @@ def sample_params(recipe: ViewRecipe, batch: int, generator: torch.Generator) ->
 def apply_augment(images: Tensor, params: AugmentParams, recipe: ViewRecipe) -> Tensor:
     """Apply drawn augmentations.
 
-    images `(N, 3, H, W)` uint8, or float32 in [0, 1] -> a new tensor, float32 in [0, 1]. Keep the
-    draws on the CPU: then the host knows at once which images an operation touches, and a GPU does
-    not have to synchronise. A CPU takes a few images at a time through all operations that work
-    within one image.
+    The images are `(N, 3, H, W)`, uint8, or float32 in [0, 1]; the result is a new tensor, float32
+    in [0, 1]. Keep the draws on the CPU: then the host knows at once which images an operation
+    touches, and a GPU does not have to synchronise. A CPU takes a few images at a time through all
+    operations that work within one image.
     """
     number = at_a_time(images)
     out = torch.empty(images.shape, dtype=torch.float32, device=images.device)

@@ -69,7 +69,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 def _labels(
     path: Path, annotations: Sequence[dict[str, Any]], index: dict[int, int]
 ) -> dict[int, int]:
-    """Image id -> label."""
+    """Returns the labels by image id."""
     labels: dict[int, int] = {}
     for annotation in annotations:
         image, category = annotation["image_id"], annotation["category_id"]

@@ -333,9 +333,9 @@ def make_masks(
 
 
 def apply_mask(images: Tensor, params: MaskParams, out: Tensor | None = None) -> Tensor:
-    """Replace the masked pixels: images `(N, C, H, W)` -> a new tensor, same shape and type.
+    """Replace the masked pixels of images `(N, C, H, W)`; the result has their shape and type.
 
-    out: a tensor for the result instead of a new one; it may be the images.
+    out: a tensor for the result, which otherwise is a new one; it may be the images.
     """
     if params.fill is None:
         target = images.clone() if out is None else out.copy_(images)
@@ -409,7 +409,7 @@ def _joined(parts: Sequence[_Normal]) -> Tensor:
 
 
 def _of_channel(drawn: Tensor, channel: Tensor) -> Tensor:
-    """Values `(N, C, K)` drawn per channel -> for each channel, those of the channel it follows."""
+    """Returns for each channel the values of the channel that it follows, all `(N, C, K)`."""
     return drawn.gather(1, channel[:, :, None].expand_as(drawn))
 
 

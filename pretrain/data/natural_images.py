@@ -47,7 +47,7 @@ class NaturalSet(NamedTuple):
     Attributes:
         reader: the name of its class in torchvision.datasets.
         files, labels: attributes of an instance; "": those of (path, label) in `_samples`.
-        splits: our name of a split -> torchvision's.
+        splits: torchvision's name of a split, by ours.
         layout: the expected files below the root.
         remedy: how to get them.
     """

@@ -73,9 +73,9 @@ class Preprocess:
     ) -> Tensor:
         """Range, channel order, mean and std, without the filter.
 
-        images `(N, 3, H, W)` RGB, uint8 or float in [0, 1] -> float32, same shape, written to `out`
-        if it is given (it may be the images). If there are many small batches, compute `affine`
-        once and pass it.
+        The images are `(N, 3, H, W)` RGB, uint8 or float in [0, 1]. The result is float32 of the
+        same shape, and is written to `out` if it is given (it may be the images). If there are many
+        small batches, compute `affine` once and pass it.
         """
         factor, shift = self.affine(images) if affine is None else affine
         images = images.float()

@@ -82,9 +82,9 @@ class ViewMaker:
     def __call__(self, crops: Sequence[Tensor], generator: torch.Generator) -> list[Tensor]:
         """Make the views of a batch, on the crops' device.
 
-        V crops uint8 `(N, 3, S, S)` RGB -> V views float32 of the same shapes. `generator` is the
-        only source of randomness. Keep it on the CPU even if the crops are on a GPU: the draws are
-        small, and then the GPU never waits for them.
+        Takes V crops uint8 `(N, 3, S, S)` RGB, returns V views float32 of their shapes. `generator`
+        is the only source of randomness. Keep it on the CPU even if the crops are on a GPU: the
+        draws are small, and then the GPU never waits for them.
         """
         if len(crops) != self.num_views:
             raise InputError(f"got {len(crops)} crops per image for {self.num_views} views")
@@ -138,7 +138,7 @@ class ViewMaker:
     def _augmented(
         self, crops: Sequence[Tensor], params: dict[int, AugmentParams]
     ) -> Iterator[tuple[list[int], Tensor]]:
-        """Photometric augmentation: uint8 `(N, 3, S, S)` -> float32 in [0, 1]. Yields views and
+        """Augment photometrically, from uint8 `(N, 3, S, S)` to float32 in [0, 1]. Yields views and
         their pixels, one view after the other.
 
         Views of one size whose recipes differ only in probabilities are augmented together. This
@@ -177,9 +177,10 @@ class ViewMaker:
     def _finish(
         self, images: Tensor, views: Sequence[int], draws: dict[int, MaskDraws], shared: bool
     ) -> Tensor:
-        """Normalise, filter, mask: float32 in [0, 1] `(N, 3, S, S)` of views that `_alike` groups,
-        one after the other -> the network's input, which replaces the images unless they are
-        shared with another view.
+        """Normalise, filter and mask the views of a group, and return the network's input.
+
+        images: float32 in [0, 1] `(N, 3, S, S)`, the pixels of views that `_alike` groups, one view
+        after the other. The result replaces them unless they are shared with another view.
 
         On a CPU this also runs in pieces, unless the mask is filled with other images of the batch.
         """

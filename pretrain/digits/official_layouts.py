@@ -26,9 +26,11 @@ from scipy import ndimage
 from pretrain.digits.render import NUM_CLASSES
 from pretrain.digits.scenes import Scene, coco_annotations, coco_categories, outline
 
-LayoutWriter = Callable[[Path, str, Mapping[int, Scene]], None]  # root, split, id -> scene
+# takes the root, the split, and the scenes by id
+LayoutWriter = Callable[[Path, str, Mapping[int, Scene]], None]
 
-TAIL = {9: 8, 8: 60, 7: 60}  # digit -> the number of training images, the first, that annotate it
+# by digit: the number of training images, the first, that annotate it
+TAIL = {9: 8, 8: 60, 7: 60}
 # LVIS's frequencies: rare up to 10 training images, common up to 100, and frequent. All files have
 # those of the training file, as LVIS's have.
 _FREQUENCIES = {9: "r", 8: "c", 7: "c"}

@@ -71,7 +71,7 @@ class Training:
     method: Method  # its state_dict is the checkpoint's
     model: nn.Module  # the method, or its DistributedDataParallel wrapper
     optimizer: Optimizer
-    lr_at: Callable[[int], float]  # step -> learning rate
+    lr_at: Callable[[int], float]  # the learning rate of a step
     loader: Loader
     make_views: ViewMaker
     branches: Sequence[int]  # branch of each view

@@ -215,7 +215,10 @@ def build_solver(cfg: CfgNode, method: Method) -> Optimizer:
 
 
 def build_schedule(cfg: CfgNode, steps_per_epoch: int) -> Callable[[int], float]:
-    """step -> learning rate. Raises InputError if the warmup is as long as the run."""
+    """Returns the function that gives a step's learning rate.
+
+    Raises InputError if the warmup is as long as the run.
+    """
     solver = cfg.SOLVER
     total = total_steps(cfg, steps_per_epoch)
     common: dict[str, Any] = {
@@ -232,7 +235,7 @@ def build_schedule(cfg: CfgNode, steps_per_epoch: int) -> Callable[[int], float]
 
 
 def build_weight_decay(cfg: CfgNode, total: int) -> Callable[[int], float] | None:
-    """step -> weight decay; None if it does not change."""
+    """Returns the function that gives a step's weight decay; None if it does not change."""
     start, end = cfg.SOLVER.WEIGHT_DECAY, cfg.SOLVER.FINAL_WEIGHT_DECAY
     if end < 0:
         return None
