@@ -75,7 +75,7 @@ class TorchvisionResNet(nn.Module):
         self.network.fc = nn.Identity()
 
     def forward_stages(self, x: Tensor) -> dict[str, Tensor]:
-        """(N, 3, H, W) -> the maps after "stem", "layer1", ..."""
+        """Returns the maps of images (N, 3, H, W) after "stem", "layer1", ..."""
         net = self.network
         x = net.maxpool(net.relu(net.bn1(net.conv1(x))))
         maps = {"stem": x}
@@ -98,7 +98,7 @@ class Numeric(nn.Module):
         self.layers = nn.Sequential(*children)
 
     def forward_stages(self, x: Tensor) -> dict[str, Tensor]:
-        """(N, 3, H, W) -> the maps after "stem", "layer1", ..."""
+        """Returns the maps of images (N, 3, H, W) after "stem", "layer1", ..."""
         maps = {}
         for number, layer in enumerate(self.layers):
             x = layer(x)

@@ -129,7 +129,7 @@ def check_complete(
     Args:
         state: canonical names.
         foreign: source names that have no canonical name.
-        source_name: canonical name -> the file's own, for the message.
+        source_name: returns the file's own name for a canonical one, for the message.
         split: see `names.layouts.Layout`.
 
     Raises:

@@ -9,7 +9,7 @@ from fvcore.common.config import CfgNode
 from pretrain.common.config_values import Items, declare_lists
 from pretrain.common.roles import Hashed, KeyRole, Role, Roles, only
 
-# PROTOCOL.NAME -> the nodes that this protocol reads, of those that only some protocols read. A
+# By PROTOCOL.NAME: the nodes that this protocol reads, of those that only some protocols read. A
 # protocol with FEATURES works on cached features, one with SOLVER takes gradient steps, one with
 # TRAIN trains on random crops.
 READS = {

@@ -42,7 +42,7 @@ class AnnotationColumns(Sequence[Any]):
         object_ends: int64 (n + 1,), where each record's polygons end among all polygons, likewise.
         reach: float64 (1,), the largest of `numbers` without its sign: then nobody has to look for
             points that are far away, through all pages of a mapped file.
-        odd: place -> the record itself, its run lengths packed.
+        odd: odd records themselves, by place, their run lengths packed.
     """
 
     def __init__(self, records: Iterable[Any]) -> None:

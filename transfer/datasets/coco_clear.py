@@ -53,10 +53,10 @@ def pack_samples(
     clear: ClearRecords,
     others: Sequence[tuple[int, Id, Instance]],
 ) -> SampleColumns:
-    """All images, by ascending id, with their objects in the file's order.
+    """Packs all images, by ascending id, with their objects in the file's order.
 
     Args:
-        index: the file's id of a category -> its place among the classes.
+        index: by the file's id of a category, its place among the classes.
         others: place, image id and object of those that are not clear.
     """
     listed, rows = list(images.values()), clear.rows

@@ -129,7 +129,7 @@ def _side(findings: Findings, entry: Mapping[str, Any], key: str) -> int | None:
 
 
 def read_categories(content: Mapping[str, Any], wanted: Collection[str] = ()) -> dict[Id, str]:
-    """Category id -> name, by ascending id, without a root (see `roots`) that is not `wanted`."""
+    """Returns the categories' names by ascending id; a root (see `roots`) only if `wanted`."""
     pairs, left = all_categories(content), roots([content])
     others = {name for key, name in pairs if (key, name) not in left}
     return {

@@ -92,7 +92,7 @@ def polygon_checksums(
     Args:
         spans: int64 (m, 2), each object's first polygon and the one behind its last.
         ends: where each polygon ends among the numbers, behind a leading 0.
-        hundredths: begin, end -> the numbers between, in hundredths of a pixel.
+        hundredths: takes begin and end; returns the numbers between, in hundredths of a pixel.
         rles: objects, and their run lengths.
     """
     begins, stops = ends[spans[:, 0]], ends[spans[:, 1]]

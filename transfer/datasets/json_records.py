@@ -23,7 +23,7 @@ def read_object(path: Path, packers: Mapping[str, Packer]) -> dict[str, Any]:
     """The JSON object of a file; the lists under some of its keys as their packers return them.
 
     Args:
-        packers: key -> what takes the list's elements, one at a time, and returns their container.
+        packers: by key, what takes the list's elements, one at a time, and returns their container.
 
     Raises:
         ValueError: the file is not one JSON object, is damaged, or repeats a key.

@@ -110,7 +110,7 @@ def _is_link(path: Path) -> bool:
 
 
 def _index(folder: Path) -> dict[str, str]:
-    """Names of the files as they can be asked for -> their paths below the folder."""
+    """Returns the files' paths below the folder, by the names under which one can ask for them."""
     found: dict[str, str] = {}
     for number, path in enumerate(_files(folder)):
         if number == LOOKED_AT:

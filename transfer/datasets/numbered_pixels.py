@@ -9,7 +9,7 @@ from pretrain.common.errors import InputError
 from pretrain.data.decode import open_from_memory
 from transfer.datasets.cityscapes_labels import INSTANCES
 
-STEPS = {"L;2": 85, "L;4": 17}  # Pillow's raw mode -> factor
+STEPS = {"L;2": 85, "L;4": 17}  # factors, by Pillow's raw mode
 
 
 def read_mask(path: str) -> np.ndarray:

@@ -45,7 +45,7 @@ class Location:
     is_pair: bool = False  # named as file and folder, in any layout
 
 
-# name -> layout, folder below the root, split, number of classes, and what a COCO file's name
+# by name: layout, folder below the root, split, number of classes, and what a COCO file's name
 # begins with
 BUILTIN = {
     "voc_2007_trainval": ("voc", "VOC2007", "trainval", 20, ""),

@@ -62,7 +62,7 @@ class ObjectColumns:
     polygons: np.ndarray  # int64 (m, 2), the first polygon and the one behind the last
     polygon_ends: np.ndarray  # int64, where each polygon ends in `numbers`, behind a leading 0
     numbers: Coordinates  # x and y of all polygons
-    rles: dict[int, dict[str, Any]]  # object -> its run lengths
+    rles: dict[int, dict[str, Any]]  # run lengths, by object
 
     def instance(self, row: int) -> Instance:
         """An object."""

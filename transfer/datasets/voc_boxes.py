@@ -15,7 +15,7 @@ from pretrain.common.findings import Findings
 from transfer.datasets.box_checks import Box
 from transfer.datasets.voc_xml import COORDINATES, VocObject
 
-# TRANSFER.VOC_COUNTS_FROM -> whether boxes are counted from 0; None: as `is_zero_based` finds
+# By TRANSFER.VOC_COUNTS_FROM: whether boxes are counted from 0; None: as `is_zero_based` finds
 COUNTS_FROM = {"auto": None, "zero": True, "one": False}
 ZERO_BASED = (
     "boxes have a coordinate below 1: all boxes are read as counted from 0, not from 1 "

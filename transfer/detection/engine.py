@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from transfer.training.files import Fitted
 
 
-# Scores predictions in the middle of training: (predictions, iteration) -> metrics in percent.
+# Scores predictions in the middle of training; takes them and the iteration, returns metrics in
+# percent.
 Evaluate = Callable[["list[Predictions]", int], "dict[str, float]"]
 
 

@@ -46,10 +46,10 @@ class ImageFeatures:
 
 
 def build_backbone(weights: GivenWeights, *, trainable: bool = False) -> nn.Module:
-    """The backbone with the weights, as a torch module: (N, 3, H, W) -> features (N, D).
+    """Returns the backbone with the weights, as a torch module that computes features (N, D).
 
-    Its input is what `weights.preprocess.apply` makes of RGB images, uint8 or float in [0, 1].
-    `.out_dim` is D; a ResNet also has `forward_stages`, which returns its four maps.
+    Its input (N, 3, H, W) is what `weights.preprocess.apply` makes of RGB images, uint8 or float in
+    [0, 1]. `.out_dim` is D; a ResNet also has `forward_stages`, which returns its four maps.
 
     Args:
         weights: of `transfer.read_weights`, or a file.

@@ -24,7 +24,7 @@ from transfer.results.record import read_record
 if TYPE_CHECKING:
     import pandas
 
-# Column of the table -> field of the record.
+# Fields of the record, by column of the table.
 COLUMNS = {
     "checkpoint": "checkpoint.name",
     "method": "checkpoint.method",

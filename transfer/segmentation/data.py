@@ -54,7 +54,7 @@ BACKGROUND = "background"
 READ_MASKS = 25_000  # most mask files whose content is compared; ADE20K has fewer
 CLASSES = (BACKGROUND, *VOC_CLASSES)
 WHOLE = 2**30  # bytes; every mask is smaller
-# name -> folder below the root, split
+# by name: folder below the root, split
 BUILTIN = {
     "voc_2012_sem_seg_train_aug": ("VOC2012", "train_aug"),
     "voc_2012_sem_seg_train": ("VOC2012", "train"),
@@ -76,7 +76,7 @@ class SemanticSample:
     """An image and its mask: a file, or objects from which the mask is drawn.
 
     Attributes:
-        numbers: 256 bytes, number in the mask's file -> number of a class; None: they are equal.
+        numbers: 256 bytes, the class of each number in the mask's file; None: they are equal.
         instance_name: a file of Cityscapes' instances; then the mask has Cityscapes' label ids.
     """
 

@@ -101,7 +101,7 @@ def train_to_end(
 
     Args:
         batches: batches of this process, starting with iteration `run.start_iter`.
-        evaluate: iteration -> metrics of the model at this iteration.
+        evaluate: returns the model's metrics at an iteration.
     """
     with open_metrics(run.output, run.start_iter, cfg.TRANSFER.LOGGER) as metrics:
 

@@ -62,7 +62,7 @@ def _shapes(backbone: str) -> Shapes:
 
 
 def expected_shapes(backbone: str, counters: bool) -> Shapes:
-    """Names -> shapes of a backbone's tensors (ResNet-50: 318 with BN's counters, 265 without).
+    """Returns the shapes of a backbone's tensors by name (ResNet-50: 318 with counters, else 265).
 
     Raises:
         InputError: unknown backbone.

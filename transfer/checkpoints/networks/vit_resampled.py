@@ -28,7 +28,7 @@ def _bicubic(table: Tensor, rows: int, columns: int) -> Tensor:
     return F.interpolate(table, size=(rows, columns), mode="bicubic", align_corners=False)
 
 
-# (1, D, side, side) -> (1, D, rows, columns)
+# Each takes a table (1, D, side, side), rows and columns, and returns (1, D, rows, columns).
 RESAMPLE: dict[str, Callable[[Tensor, int, int], Tensor]] = {
     "offset": _offset,
     "bicubic": _bicubic,

@@ -17,8 +17,7 @@ Tensors = Mapping[str, Tensor]
 # A norm's scale, offset, mean and variance; the last two are None if they are folded into the first
 # two
 Norm = tuple[Tensor, Tensor, Tensor | None, Tensor | None]
-# (network, its tensors) -> for each convolution: the module, its kernel as (out, in, h, w), its
-# norm
+# For each convolution: the module, its kernel as (out, in, h, w), its norm.
 Rows = Iterator[tuple[NormedConv, Tensor, Norm]]
 
 TENSORFLOW = ("gamma", "beta", "moving_mean", "moving_variance")  # a norm's
@@ -135,7 +134,7 @@ def _walk(network: Detectron2ResNet) -> Iterator[tuple[NormedConv, int, int, str
 
 
 def _from_hwio(kernel: Tensor) -> Tensor:
-    """(height, width, in, out) -> (out, in, height, width)."""
+    """Returns the kernel (out, in, height, width) of one (height, width, in, out)."""
     return kernel.movedim(3, 0).movedim(3, 1).contiguous()
 
 

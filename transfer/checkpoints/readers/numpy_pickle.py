@@ -183,7 +183,7 @@ def settled(value: Any) -> Any:
 
 
 def _settled(value: Any, depth: int, done: dict[int, tuple[Any, Any]]) -> Any:
-    """`done`: id -> (the object, which keeps its id from being used again; what became of it)."""
+    """`done` has, by id, the object, which keeps its id from being used again, and its result."""
     if isinstance(value, Array):
         return value.value
     if isinstance(value, Dtype):
@@ -210,7 +210,7 @@ def _settled(value: Any, depth: int, done: dict[int, tuple[Any, Any]]) -> Any:
     return value
 
 
-# Global of a pickle -> its stand-in. numpy 2 renamed `numpy.core`; both names are about.
+# By global of a pickle: its stand-in. numpy 2 renamed `numpy.core`; both names are in use.
 STAND_INS: dict[tuple[str, str], Any] = {
     ("numpy", "ndarray"): Array,
     ("numpy", "dtype"): Dtype,

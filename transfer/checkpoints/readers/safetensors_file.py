@@ -12,7 +12,7 @@ from transfer.checkpoints.readers.refusal_messages import is_cut
 
 
 def read_safetensors(file: Path, trust: bool = False) -> tuple[dict[str, Tensor], str | None]:
-    """Returns name -> tensor on the CPU, and the facts' JSON text.
+    """Returns the tensors by name, on the CPU, and the facts' JSON text.
 
     Args:
         trust: without effect; the format cannot hold code.

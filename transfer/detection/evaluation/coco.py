@@ -28,7 +28,7 @@ from transfer.detection.evaluation.coco_truth import as_object, percent, read_tr
 from transfer.detection.evaluation.pr_curves import PrecisionRecall
 from transfer.results.replicates import Replicates
 
-# name -> rows of IoU (of keypoints: OKS) thresholds .50, .55, ..., and the area range
+# by name: rows of IoU (of keypoints: OKS) thresholds .50, .55, ..., and the area range
 NAMES = {
     "AP": (slice(None), "all"),
     "AP50": (slice(0, 1), "all"),

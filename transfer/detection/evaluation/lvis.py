@@ -135,7 +135,7 @@ def ap_table(evaluation: Any, replicates: Replicates, image_ids: Sequence[Id]) -
 
 
 def _means(evaluation: Any, table: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
-    """(K, A, T, W) -> the metrics (W,); NaN if no class of a group has objects."""
+    """Yields the metrics (W,) of (K, A, T, W); NaN if no class of a group has objects."""
     for name, part in NAMES.items():
         values = table[:, part.area, part.thresholds]
         if part.group is not None:

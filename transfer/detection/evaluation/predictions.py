@@ -43,7 +43,7 @@ class Predictions:
 
 
 def encode_masks(masks: np.ndarray) -> list[dict[str, Any]]:
-    """bool (k, H, W) -> k COCO run-length masks whose counts are text."""
+    """Returns masks, bool (k, H, W), as k COCO run-length masks whose counts are text."""
     from pycocotools import mask as mask_utils
 
     encoded = []

@@ -106,7 +106,7 @@ def _summary(
 
 
 def _truth(dataset: DetectionSet, category: int) -> dict[int | str, dict[str, np.ndarray]]:
-    """image_id -> boxes (g, 4) in VOC's convention and difficult (g,)."""
+    """Returns by image_id the boxes (g, 4) in VOC's convention, and difficult (g,)."""
     truth = {}
     for sample in dataset.samples:
         kept = [i for i in sample.instances if i.category == category]
@@ -207,7 +207,7 @@ def _draws(
 
 
 def _overlaps(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """IoU of (k, 1, 4) with (g, 4), all 1-based and inclusive -> (k, g)."""
+    """Returns the IoU (k, g) of boxes (k, 1, 4) with (g, 4), all 1-based and inclusive."""
     low = np.maximum(boxes[..., :2], others[:, :2])
     high = np.minimum(boxes[..., 2:], others[:, 2:])
     shared = np.maximum(high - low + 1.0, 0.0).prod(axis=-1)

@@ -97,7 +97,7 @@ class AnchorGenerator(nn.Module):
         self.num_anchors = len(sizes[0]) * len(ratios[0])
 
     def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
-        """L maps (N, C, H, W) -> L tensors of anchors (H * W * A, 4)."""
+        """Returns L tensors of anchors (H * W * A, 4), one for each map (N, C, H, W)."""
         anchors = []
         for index, (feature, stride) in enumerate(zip(features, self.strides)):
             cell = getattr(self, f"cell{index}")

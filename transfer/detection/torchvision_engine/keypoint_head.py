@@ -89,7 +89,7 @@ class KeypointHead(nn.Module):
         init_msra(self.score_lowres)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(r, C, P, P) -> logits (r, K, S, S)."""
+        """Returns logits (r, K, S, S) of features (r, C, P, P)."""
         for name in self.convolutions:
             x = getattr(self, name)(x)
         x = self.score_lowres(x)
@@ -147,11 +147,12 @@ def cells_of(keypoints: Tensor, boxes: Tensor, side: int) -> tuple[Tensor, Tenso
 
 
 def read_maps(logits: Tensor, boxes: Tensor) -> Tensor:
-    """Where the maps are highest: logits (r, K, S, S), boxes (r, 4) -> x, y, score (r, K, 3).
+    """Returns x, y and score (r, K, 3) of the places at which maps are highest.
 
-    Each box's maps are resized to its pixels (bicubic) first, so that places are finer than cells.
-    A score is the exponential at the highest pixel over the sum of those of the S * S cells, so
-    that boxes of different sizes compare; it may be above 1.
+    The logits are (r, K, S, S), the boxes (r, 4). Each box's maps are resized to its pixels
+    (bicubic) first, so that places are finer than cells. A score is the exponential at the highest
+    pixel over the sum of those of the S * S cells, so that boxes of different sizes compare; it may
+    be above 1.
     """
     sizes = (boxes[:, 2:] - boxes[:, :2]).clamp(min=1)
     whole = sizes.ceil()

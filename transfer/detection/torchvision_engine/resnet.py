@@ -257,7 +257,7 @@ class Stem(nn.Module):
         self.pool = pool
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, 3, H, W) -> (N, channels, H / 4, W / 4), or H / 2, W / 2 without the pool."""
+        """Returns (N, channels, H / 4, W / 4) of (N, 3, H, W); without the pool H / 2, W / 2."""
         x = self.conv1(x)
         return F.max_pool2d(x, 3, stride=2, padding=1) if self.pool else x
 
@@ -292,7 +292,7 @@ class BasicBlock(Block):
         self._init_convolutions(self.conv1, self.conv2)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, inputs, H, W) -> (N, outputs, H / stride, W / stride)."""
+        """Returns (N, outputs, H / stride, W / stride) of (N, inputs, H, W)."""
         return self.add_shortcut(x, self.conv2(self.conv1(x)))
 
 
@@ -329,7 +329,7 @@ class Bottleneck(Block):
         self._init_convolutions(self.conv1, self.conv2, self.conv3)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, inputs, H, W) -> (N, outputs, H / stride, W / stride)."""
+        """Returns (N, outputs, H / stride, W / stride) of (N, inputs, H, W)."""
         return self.add_shortcut(x, self.conv3(self.conv2(self.conv1(x))))
 
 
@@ -379,7 +379,10 @@ class ResNet(nn.Module):
             self.channels[name] = last.outputs
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
-        """(N, 3, H, W) -> {stage: (N, channels[stage], H / strides[stage], W / strides[stage])}."""
+        """Returns the map of each stage of images (N, 3, H, W).
+
+        It is (N, channels[stage], H / strides[stage], W / strides[stage]).
+        """
         x = self.stem(x)
         maps = {}
         for name in self.stages:

@@ -101,7 +101,7 @@ class SimpleFeaturePyramid(nn.Module):
         self.channels = {name: spec.out_channels for name in self.out_features}
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
-        """(N, 3, H, W) -> {"p2": (N, out_channels, H / 4, W / 4), ..., "p6": ...}."""
+        """Returns maps "p2" (N, out_channels, H / 4, W / 4) to "p6" of images (N, 3, H, W)."""
         features = self.net(x)
         maps = [getattr(self, name)(features) for name in self.stages]
         maps.append(F.max_pool2d(maps[-1], kernel_size=1, stride=2, padding=0))

@@ -215,7 +215,7 @@ def _named(
 
 
 def _canonical(name: str) -> str | None:
-    """`roi_heads.res5.0.conv1.weight` -> `layer4.0.conv1.weight`; None outside the backbone.
+    """Returns `layer4.0.conv1.weight` for `roi_heads.res5.0.conv1.weight`; None for other parts.
 
     Relative positions are a detector's own: a ViT does not have them before.
     """
