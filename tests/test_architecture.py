@@ -17,7 +17,7 @@ TOOLS = sorted(ROOT.glob("tools/[!_]*.py"))
 ALL_FILES = [*PACKAGE_FILES, *TOOLS]
 BENCHMARKS = sorted(ROOT.glob("benchmarks/*.py"))
 FROM_PRETRAIN = ("common", "backbones", "data", "optim")
-# Floors that all tasks stand on -> what of `transfer` they may import: no task.
+# Packages that all tasks use, and what of `transfer` each may import: no task.
 FLOORS = {
     "training": ("training", "checkpoints", "datasets"),
     "trials": ("trials", "checkpoints", "results"),
