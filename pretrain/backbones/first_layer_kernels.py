@@ -51,7 +51,9 @@ class KernelFacts:
         return f"{blank} of {len(self.norms)} kernels blank ({rule}), {flat} flat"
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain builtins: counts, norms, and the indices of blank kernels, counted from 0."""
+        """Returns plain builtins: counts, norms, and the indices of blank kernels, counted from
+        0.
+        """
         return {
             "kernels": len(self.norms),
             "blank": int(self.blank.sum()),
@@ -64,7 +66,7 @@ class KernelFacts:
 
 
 def first_layer(state: Mapping[str, Tensor]) -> tuple[str, Tensor]:
-    """Name and kernels `(K, 3, h, w)` of the first convolution that reads colours.
+    """Returns the name and kernels `(K, 3, h, w)` of the first convolution that reads colours.
 
     Raises:
         InputError: there is no such convolution, or its values are not finite.
@@ -84,7 +86,9 @@ def first_layer(state: Mapping[str, Tensor]) -> tuple[str, Tensor]:
 
 
 def judge_kernels(kernels: Tensor, blank_below: float = BLANK_BELOW) -> KernelFacts:
-    """Which of the kernels `(K, 3, h, w)` are blank, and which are flat (see the module)."""
+    """Returns which of the kernels `(K, 3, h, w)` are blank, and which are flat (see the
+    module).
+    """
     norms = kernels.flatten(1).norm(dim=1)
     reference = torch.quantile(norms, REFERENCE_QUANTILE).item()
     # A layer of zeros has no reference to compare with: all of its kernels are blank.

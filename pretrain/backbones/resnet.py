@@ -41,7 +41,7 @@ class Trunk(nn.Module):
         self.out_dim = (last.bn3 if isinstance(last, Bottleneck) else last.bn2).num_features
 
     def forward_stages(self, x: Tensor) -> dict[str, Tensor]:
-        """The maps after the stem ("stem") and after each stage, by name."""
+        """Returns the maps after the stem ("stem") and after each stage, by name."""
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
         maps = {"stem": x}
         for stage in self.stages:

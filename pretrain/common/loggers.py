@@ -201,7 +201,7 @@ DEFAULT = "tensorboard"
 
 
 def check_loggers(text: str, key: str = "LOGGER") -> list[str]:
-    """The names in a list such as "tensorboard,wandb"; "": none.
+    """Returns the names in a list such as "tensorboard,wandb"; "": none.
 
     Raises:
         InputError: an unknown name, or one whose package is not installed.

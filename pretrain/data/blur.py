@@ -105,7 +105,7 @@ def _blur_alike(images: Tensor, sigma: Tensor, kernel_size: int) -> Tensor:
 
 
 def _reach(sigma: float, kernel_size: int) -> int:
-    """The size of the part of a kernel that differs from zero in float32."""
+    """Returns the size of the part of a kernel that differs from zero in float32."""
     return min(kernel_size, 2 * math.ceil(REACH * sigma) + 1)
 
 

@@ -24,7 +24,7 @@ def luma(images: Tensor) -> Tensor:
 
 
 def grayscale(images: Tensor) -> Tensor:
-    """Luma in all three channels, `(N, 3, H, W)`."""
+    """Returns the luma in all three channels, `(N, 3, H, W)`."""
     return luma(images).expand_as(images)
 
 

@@ -45,7 +45,7 @@ class HighPass:
         return highpass(images, self.kernel_size, self.sigma)
 
     def to_dict(self) -> dict[str, int | float | str]:
-        """Plain Python values, for a checkpoint's `preprocess`."""
+        """Returns plain Python values, for a checkpoint's `preprocess`."""
         return {
             "kernel_size": int(self.kernel_size),
             "sigma": float(self.sigma),
@@ -54,7 +54,7 @@ class HighPass:
 
 
 def highpass(images: Tensor, kernel_size: int, sigma: float) -> Tensor:
-    """`x - GaussianBlur(x)` in float32, with a reflecting border and without a clamp.
+    """Returns `x - GaussianBlur(x)` in float32, with a reflecting border and without a clamp.
 
     The images are `(N, C, H, W)`, and the result has the same shape. A constant image becomes 0.
     Raises `InputError` when the kernel does not fit the image.

@@ -95,7 +95,7 @@ class Preprocess:
         return images if self.highpass is None else self.highpass.apply(images)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain builtins, as stored in checkpoints and in weights files."""
+        """Returns plain builtins, as stored in checkpoints and in weights files."""
         return {
             "channel_order": self.channel_order,
             "mean": [float(v) for v in self.mean],

@@ -112,8 +112,9 @@ class ViewMaker:
     def masks_of(
         self, crops: Sequence[Tensor], generator: torch.Generator
     ) -> list[MaskParams | None]:
-        """The mask of each view (None if its branch has none) that `__call__` draws for these crops
-        from a generator in the same state. It only draws, and makes no view."""
+        """Returns the mask of each view (None if its branch has none) that `__call__` draws for
+        these crops from a generator in the same state. It only draws, and makes no view.
+        """
         made: list[MaskParams | None] = []
         for view, recipe in enumerate(self.masks):
             draws = self._draw(crops, [view], generator)[1]
@@ -123,8 +124,9 @@ class ViewMaker:
     def _draw(
         self, crops: Sequence[Tensor], views: Sequence[int], generator: torch.Generator
     ) -> tuple[dict[int, AugmentParams], dict[int, MaskDraws]]:
-        """The draws of some views, view by view: the augmentation of each view that does not reuse
-        another view, and the mask of each view that has one."""
+        """Returns the draws of some views, view by view: the augmentation of each view that does
+        not reuse another view, and the mask of each view that has one.
+        """
         params: dict[int, AugmentParams] = {}
         masks: dict[int, MaskDraws] = {}
         for view in views:
@@ -155,8 +157,9 @@ class ViewMaker:
             yield views, augment.apply_augment(together, drawn, recipe)
 
     def _alike(self, views: Sequence[int]) -> list[list[int]]:
-        """The views in groups that have the same filter, and masks that differ only in their
-        probability. A mask of other images of the batch has a group of its own."""
+        """Returns the views in groups that have the same filter, and masks that differ only in
+        their probability. A mask of other images of the batch has a group of its own.
+        """
         groups: dict[tuple[HighPass | None, MaskRecipe | None, int | None], list[int]] = {}
         for view in views:
             mask = self.masks[view]
@@ -168,8 +171,9 @@ class ViewMaker:
     def _finished_alike(
         self, views: list[int], images: Tensor
     ) -> Iterator[tuple[list[int], Tensor]]:
-        """Groups of views that are normalised, filtered and masked together, with their pixels:
-        parts of `images`, which has those of all views in this order."""
+        """Yields groups of views that are normalised, filtered and masked together, with their
+        pixels: parts of `images`, which has those of all views in this order.
+        """
         groups = self._alike(views)
         number = len(images) // len(views)
         yield from zip(groups, images.split([number * len(alike) for alike in groups]))
@@ -209,7 +213,7 @@ class ViewMaker:
 
 
 def _masks(recipe: MaskRecipe, images: Tensor, draws: MaskDraws) -> MaskParams:
-    """The masks of images `(N, C, H, W)`, on their device."""
+    """Returns the masks of images `(N, C, H, W)`, on their device."""
     return masking.make_masks(recipe, _shape(images), draws, images.device)
 
 

@@ -69,7 +69,7 @@ class RunCurves:
 
 
 def read_curves(run: str | Path) -> dict[str, Curve]:
-    """The curves of a pretraining run directory.
+    """Returns the curves of a pretraining run directory.
 
     Raises:
         InputError: metrics.jsonl is missing or unreadable, or has none of these quantities.
