@@ -218,7 +218,7 @@ def _plain_vit(
 
 
 def proof_inputs(weights: Weights) -> Iterator[tuple[str, Tensor]]:
-    """("random", seeded noise) and ("photo", a preprocessed photograph), small.
+    """Yields ("random", seeded noise) and ("photo", a preprocessed photograph), small.
 
     Weights from TensorFlow get odd sides, at which its padding and torch's are the same; a ViT gets
     the size that its positions are for.
@@ -236,7 +236,7 @@ def proof_inputs(weights: Weights) -> Iterator[tuple[str, Tensor]]:
 
 
 def photo(height: int, width: int) -> Tensor:
-    """uint8 (3, height, width) of scikit-learn's sample photographs: natural statistics.
+    """Returns uint8 (3, height, width) of scikit-learn's sample photographs: natural statistics.
 
     If the size is larger than the photograph, the photograph is mirrored at its borders.
     """

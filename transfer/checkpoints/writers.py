@@ -107,7 +107,7 @@ class _ArrayPickler(pickle.Pickler):
         super().__init__(file, protocol=protocol)
 
     def reducer_override(self, value: Any) -> Any:
-        """(callable, arguments) for arrays; everything else as usual."""
+        """Returns (callable, arguments) for arrays; everything else as usual."""
         if not isinstance(value, np.ndarray):
             return NotImplemented
         # A bytearray keeps the array writable, which torch.from_numpy wants.

@@ -274,7 +274,7 @@ def _if_read(node: str) -> Callable[[CfgNode], bool]:
 
 
 def uses_tf32(cfg: CfgNode) -> bool:
-    """Whether training on random crops may round factors of float32 products to TF32."""
+    """Returns whether training on random crops may round factors of float32 products to TF32."""
     return reads(cfg, "TRAIN") and cfg.TRAIN.TF32
 
 

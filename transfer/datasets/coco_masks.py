@@ -39,7 +39,7 @@ _LOW, _HIGH = 48, 111  # characters of compressed counts: 6 bits each, above "0"
 def read_segmentation(
     findings: Findings, where: str, value: Any, height: int, width: int
 ) -> Segmentation | None:
-    """All polygons, or run lengths; None if there is no mask, or a refused one."""
+    """Returns all polygons, or run lengths; None if there is no mask, or a refused one."""
     if isinstance(value, dict):
         return _read_rle(findings, where, value, height, width)
     if not value:
@@ -60,7 +60,7 @@ def read_segmentation(
 
 
 def _fault(value: Any) -> tuple[str, str]:
-    """Why a value is not a list of polygons, and the remedy; "" if it is one."""
+    """Returns why a value is not a list of polygons, and the remedy; "" if it is one."""
     if not isinstance(value, list):
         return NOT_POLYGONS, RLE_REMEDY
     if all(isinstance(part, dict) for part in value):
@@ -77,7 +77,7 @@ def _fault(value: Any) -> tuple[str, str]:
 
 
 def mask_area(segmentation: Segmentation, height: int, width: int) -> float:
-    """Pixels of a mask, as pycocotools counts them."""
+    """Returns the pixels of a mask, as pycocotools counts them."""
     from pycocotools import mask as mask_utils
 
     if isinstance(segmentation, dict):
@@ -89,7 +89,9 @@ def mask_area(segmentation: Segmentation, height: int, width: int) -> float:
 
 
 def has_pixels(segmentation: Segmentation, height: int, width: int) -> bool:
-    """Whether a mask covers anything of its image. Most polygons need not be filled for that."""
+    """Returns whether a mask covers anything of its image. Most polygons need not be filled for
+    that.
+    """
     if isinstance(segmentation, list):
         for polygon in segmentation:
             xs, ys = polygon[::2], polygon[1::2]
@@ -133,7 +135,7 @@ def _read_rle(
 
 
 def _lengths(counts: Any) -> np.ndarray | None:
-    """int64 run lengths of a list or of compressed text; None if they are not readable."""
+    """Returns int64 run lengths of a list or of compressed text; None if they are not readable."""
     if isinstance(counts, str):
         return _decompress(counts)
     if not isinstance(counts, list):
@@ -145,7 +147,9 @@ def _lengths(counts: Any) -> np.ndarray | None:
 
 
 def _decompress(text: str) -> np.ndarray | None:
-    """COCO's compressed counts (pycocotools, rleFrString): 5 bits and a sign, as differences."""
+    """Decodes COCO's compressed counts (pycocotools, rleFrString): 5 bits and a sign each, as
+    differences. Returns None if the text is damaged.
+    """
     try:
         codes = np.frombuffer(text.encode("ascii"), dtype=np.uint8).astype(np.int64)
     except UnicodeEncodeError:

@@ -189,7 +189,8 @@ def read_annotations(
     clear: ClearRecords | None = None,
     keypoints: int = 0,
 ) -> Iterator[Annotation]:
-    """All annotations in the file's order, without those that are refused, and the clear ones.
+    """Yields all annotations in the file's order, without those that are refused, and the clear
+    ones.
 
     `scored`: the file is a test set: missing areas and crowd flags are noted.
     `clear`: records that were judged all at once, see `coco_clear.py`.
@@ -338,7 +339,7 @@ def _optional(
     without: str,
     scored: bool,
 ) -> float | None:
-    """A number that may be missing, which is noted of test sets, or null."""
+    """Returns a number that may be missing, which is noted of test sets, or null."""
     value = entry.get(key)
     if value is not None:
         return read_number(findings, where, key, int(value) if value in (True, False) else value)

@@ -47,5 +47,5 @@ class Engine(Protocol):
     def predict(
         self, cfg: CfgNode, *, model_file: Path, test_set: DetectionSet
     ) -> list[Predictions]:
-        """Predictions of all test images, in their order, on every process."""
+        """Returns predictions of all test images, in their order, on every process."""
         ...

@@ -83,7 +83,7 @@ def extract_features(
     precision: str = "auto",
     cache: str = "",
 ) -> ImageFeatures:
-    """The pooled features of images, in their order, by the frozen backbone.
+    """Returns the pooled features of images, in their order, by the frozen backbone.
 
     Args:
         weights: of `transfer.read_weights`, or a file.
@@ -143,7 +143,8 @@ def knn_score(
     k: int | Sequence[int] = 20,
     temperature: float = 0.07,
 ) -> dict[str, float]:
-    """How many test images get their class by a weighted vote of their nearest training images.
+    """Returns how many test images get their class by a weighted vote of their nearest training
+    images.
 
     Returns {"knn20_top1": percent, ...}, from six classes on with "knn20_top5": the numbers that
     `tools/train_cls.py` records with a kNN config and the same crops.

@@ -257,7 +257,7 @@ def read_split(folder: Path, split: str) -> list[SemanticSample]:
 
 
 def wrong_numbers(mask: np.ndarray, num_classes: int) -> np.ndarray:
-    """The numbers in a uint8 mask that are neither a class nor 255, in increasing order."""
+    """Returns the numbers in a uint8 mask that are neither a class nor 255, in increasing order."""
     counts = np.bincount(mask.reshape(-1), minlength=256)
     counts[:num_classes] = counts[IGNORE] = 0
     return np.flatnonzero(counts)
@@ -326,7 +326,7 @@ def check_listed_classes(names: Sequence[str], classes: Sequence[str], owner: st
 
 
 def _read_classes(file: Path) -> tuple[str, ...]:
-    """The names of a list of classes, one a line."""
+    """Returns the names of a list of classes, one a line."""
     try:
         text = read_regular(file, MEGABYTE).decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:

@@ -111,7 +111,7 @@ class Found:
         return f"{self.prefix}{self.layout.forth(canonical) or canonical}"
 
     def trunk(self) -> dict[str, Tensor]:
-        """The tensors below the prefix, under the layout's names."""
+        """Returns the tensors below the prefix, under the layout's names."""
         start = len(self.prefix)
         return {k[start:]: v for k, v in self.tensors.items() if k.startswith(self.prefix)}
 

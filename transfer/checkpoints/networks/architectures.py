@@ -42,7 +42,7 @@ def is_known(backbone: str) -> bool:
 
 
 def is_read(backbone: str) -> bool:
-    """Whether weights of this backbone are read, if only because its name is known."""
+    """Returns whether weights of this backbone are read, if only because its name is known."""
     return is_known(backbone) or is_timm_convnet(backbone)
 
 

@@ -213,7 +213,7 @@ class PlainVit(nn.Module):
         return self._linear(x, outer)
 
     def _scaled(self, x: Tensor, block: str, place: int) -> Tensor:
-        """A branch times its LayerScale, if there is one."""
+        """Returns a branch times its LayerScale, if there is one."""
         found = [pair[place] for pair in self.names.scales if self._there(block + pair[place])]
         return x * self._get(block + found[0]) if found else x
 

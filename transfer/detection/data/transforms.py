@@ -41,7 +41,8 @@ def ordered(pixels: np.ndarray, channel_order: str) -> np.ndarray:
 
 
 def resized_shape(height: int, width: int, short_edge: int, max_size: int) -> tuple[int, int]:
-    """(height, width) after scaling the short edge to `short_edge`, the long one to <= `max_size`.
+    """Returns (height, width) after scaling the short edge to `short_edge`, the long one to <=
+    `max_size`.
 
     Computed in floating point and rounded half up, as Detectron2's ResizeShortestEdge: for
     example (375, 500) with 800 and 1333 becomes (800, 1067). With `short_edge` 0 the size does not

@@ -164,7 +164,9 @@ def _outcomes(
     truth: Mapping[int | str, Mapping[str, np.ndarray]],
     threshold: float,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """1 for a hit, 1 for a miss of each detection, both (d,); neither: the object is difficult."""
+    """Returns 1 for a hit, 1 for a miss of each detection, both (d,); neither: the object is
+    difficult.
+    """
     hits, misses = np.zeros(len(nearest)), np.zeros(len(nearest))
     used = set()
     for i, (image_id, best, overlap) in enumerate(nearest):
@@ -195,7 +197,7 @@ def _draws(
     metric: int,
     weights: np.ndarray,
 ) -> np.ndarray:
-    """AP in [0, 1] of one class by threshold and draw; 0 for a class without objects.
+    """Returns AP in [0, 1] of one class by threshold and draw; 0 for a class without objects.
 
     images: row in `weights` of each detection; outcomes: hits and misses at each threshold;
     positives: objects in each image.

@@ -133,7 +133,7 @@ def check_norm(key: str, name: str) -> None:
 
 
 def make_norm(name: str, channels: int) -> nn.Module | None:
-    """The layer, None for the empty name; InputError for an unknown one."""
+    """Returns the layer, None for the empty name; InputError for an unknown one."""
     return find(name, NORM_LAYERS, "norm")(channels) if name else None
 
 

@@ -50,7 +50,7 @@ class BoxHeadSpec(ABC):
 
     @abstractmethod
     def build(self, channels: int, resolution: int) -> BoxHead:
-        """The head for features (r, channels, resolution, resolution), untrained."""
+        """Returns the head for features (r, channels, resolution, resolution), untrained."""
 
 
 @dataclass(frozen=True, kw_only=True)

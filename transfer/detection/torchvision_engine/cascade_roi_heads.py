@@ -205,8 +205,9 @@ class CascadeROIHeads(PooledHeads):
         samples: Sequence[RoiSample],
         image_sizes: Sequence[tuple[int, int]],
     ) -> dict[str, Tensor]:
-        """loss_cls_stage0, loss_box_reg_stage0, ..., and loss_mask and loss_keypoint of the first
-        stage's boxes."""
+        """Returns loss_cls_stage0, loss_box_reg_stage0, ..., and loss_mask and loss_keypoint of the
+        first stage's boxes.
+        """
         losses: dict[str, Tensor] = {}
         boxes = [sample.boxes for sample in samples]
         outputs = self._stages(features, boxes, image_sizes, samples)

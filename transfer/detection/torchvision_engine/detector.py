@@ -82,7 +82,7 @@ class BaseSpec(ABC):
 
     @abstractmethod
     def build(self) -> BaseDetector:
-        """The detector, untrained and in training mode."""
+        """Returns the detector, untrained and in training mode."""
 
     @property
     def architecture(self) -> str:
@@ -135,7 +135,7 @@ class DetectorSpec(BaseSpec):
         self.backbone.check_maps(self.rpn.in_features, self.roi_heads.in_features)
 
     def build(self) -> Detector:
-        """The detector, untrained and in training mode."""
+        """Returns the detector, untrained and in training mode."""
         return Detector(self)
 
 

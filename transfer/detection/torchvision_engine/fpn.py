@@ -97,7 +97,7 @@ class FPNSpec:
         return tuple(f"p{level}" for level in (*levels, *top))
 
     def build(self) -> FPN:
-        """The pyramid with its ResNet, untrained."""
+        """Returns the pyramid with its ResNet, untrained."""
         return FPN(self)
 
 

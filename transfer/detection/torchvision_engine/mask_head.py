@@ -79,7 +79,7 @@ class MaskHead(nn.Module):
 
 
 def mask_loss(logits: Tensor, samples: Sequence[RoiSample]) -> Tensor:
-    """Mean binary cross-entropy of the true class's masks.
+    """Returns the mean binary cross-entropy of the true class's masks.
 
     Args:
         logits: (r, K or 1, M, M) of all foreground boxes of the batch, image by image.

@@ -45,7 +45,7 @@ TINY_STAGES = ((32, 32, 1), (32, 64, 2), (64, 128, 2))
 
 
 def trunk_name(depth: int, groups: int, width_per_group: int) -> str:
-    """The name in pretrain.backbones, which has the usual ones of these: "resnet50",
+    """Returns the name in pretrain.backbones, which has the usual ones of these: "resnet50",
     "resnext50_32x4d", "wide_resnet50_2"."""
     if groups > 1:
         return f"resnext{depth}_{groups}x{width_per_group}d"
@@ -156,7 +156,7 @@ class ResNetSpec:
         check_equal(ROI_IN, roi, ("res4",))
 
     def build(self) -> ResNet:
-        """The stages up to the last of `out_features`, untrained.
+        """Returns the stages up to the last of `out_features`, untrained.
 
         All four stages are made and the later ones dropped, as upstream does: the layers that
         follow then draw the same random weights for a seed.
@@ -228,7 +228,7 @@ class TinyResNetSpec:
             check_equal(key, names, ("res4",))
 
     def build(self) -> ResNet:
-        """The network, untrained."""
+        """Returns the network, untrained."""
         stages = {
             name: nn.Sequential(BasicBlock(inputs, outputs, stride=stride, norm=self.norm))
             for name, (inputs, outputs, stride) in zip(STAGES, TINY_STAGES)
@@ -272,7 +272,7 @@ class Block(nn.Module):
         self.shortcut = ConvNorm(inputs, outputs, 1, stride=stride, norm=norm) if project else None
 
     def add_shortcut(self, x: Tensor, out: Tensor) -> Tensor:
-        """relu(out + shortcut(x)), written into `out`."""
+        """Returns relu(out + shortcut(x)), written into `out`."""
         out += x if self.shortcut is None else self.shortcut(x)
         return F.relu_(out)
 
@@ -336,8 +336,9 @@ class Bottleneck(Block):
 def make_stage(
     *, depth: int, stage: int, inputs: int, blocks: BottleneckSpec, dilation: int = 1
 ) -> nn.Sequential:
-    """The blocks of res`stage` (2..5) of a ResNet of `depth`; the first block has the stride, which
-    a dilated stage leaves out."""
+    """Returns the blocks of res`stage` (2..5) of a ResNet of `depth`; the first block has the
+    stride, which a dilated stage leaves out.
+    """
     factor = 2 ** (stage - 2)
     outputs = (64 if depth < 50 else 256) * factor
     middle = blocks.groups * blocks.width_per_group * factor

@@ -53,7 +53,7 @@ class RoiHeadsSpec(ABC):
 
     @abstractmethod
     def build(self, *, channels: Mapping[str, int], strides: Mapping[str, int]) -> RoiHeads:
-        """The heads on a backbone's maps, which are given by name; untrained."""
+        """Returns the heads on a backbone's maps, which are given by name; untrained."""
 
 
 class RoiHeads(nn.Module, ABC):

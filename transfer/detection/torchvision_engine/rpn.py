@@ -226,8 +226,9 @@ class RPN(nn.Module):
         deltas: Sequence[Tensor],
         image_sizes: Sequence[tuple[int, int]],
     ) -> tuple[list[Tensor], Tensor]:
-        """The best boxes of every image after NMS within each map, and a bool () whether all boxes
-        and scores were finite; those that are not are left out."""
+        """Returns the best boxes of every image after NMS within each map, and a bool () whether
+        all boxes and scores were finite; those that are not are left out.
+        """
         spec = self.spec
         topk = spec.pre_nms_topk_train if self.training else spec.pre_nms_topk_test
         boxes, scores, levels = [], [], []

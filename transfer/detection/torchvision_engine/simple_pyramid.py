@@ -72,7 +72,7 @@ class SimplePyramidSpec:
         check_pyramid([f"p{level}" for level in (*self.levels, self.levels[-1] + 1)], rpn, roi)
 
     def build(self) -> SimpleFeaturePyramid:
-        """The pyramid with its ViT, untrained."""
+        """Returns the pyramid with its ViT, untrained."""
         return SimpleFeaturePyramid(self)
 
 
@@ -109,7 +109,7 @@ class SimpleFeaturePyramid(nn.Module):
 
 
 def _rescale(width: int, scale: float, norm: str) -> tuple[int, list[nn.Module]]:
-    """Channels after, and the layers of, the change from the ViT's stride to a level's."""
+    """Returns channels after, and the layers of, the change from the ViT's stride to a level's."""
     if scale == 4.0:
         half, quarter = width // 2, width // 4
         between = make_norm(norm, half) or nn.Identity()

@@ -179,7 +179,7 @@ class StandardROIHeads(PooledHeads):
 
     @torch.no_grad()
     def _refined(self, deltas: Tensor, samples: Sequence[RoiSample]) -> list[RoiSample]:
-        """The samples with the boxes that the predictor makes of them."""
+        """Returns the samples with the boxes that the predictor makes of them."""
         boxes = self.box_predictor.boxes_of_true_classes(
             deltas,
             [sample.boxes for sample in samples],

@@ -82,7 +82,7 @@ class TimmConvNetSpec:
         return self.name
 
     def build(self) -> TimmConvNet:
-        """The network with its norms, untrained."""
+        """Returns the network with its norms, untrained."""
         return TimmConvNet(self)
 
 
@@ -133,7 +133,7 @@ class Layout:
 
 @lru_cache
 def layout_of(name: str) -> Layout:
-    """The parts of a network, from timm's `feature_info`."""
+    """Returns the parts of a network, from timm's `feature_info`."""
     with torch.device("meta"):
         network = _make(name, 0.0)
     info: Sequence[Mapping[str, Any]] = list(getattr(network, "feature_info"))
@@ -161,7 +161,9 @@ def layout_of(name: str) -> Layout:
 
 
 def _parts(network: nn.Module, ends: Sequence[str]) -> list[str]:
-    """The network's children in order, those that hold an end of a stage by their own children."""
+    """Returns the network's children in order, those that hold an end of a stage by their own
+    children.
+    """
     parts: list[str] = []
     for name, child in network.named_children():
         inside = any(end.startswith(f"{name}.") for end in ends)

@@ -66,7 +66,7 @@ def relative_table(table: Tensor, side: int) -> Tensor:
 def add_relative_positions(
     scores: Tensor, query: Tensor, rows: Tensor, columns: Tensor, height: int, width: int
 ) -> Tensor:
-    """Attention scores plus what each query makes of the distance to each key.
+    """Returns the attention scores plus what each query makes of the distance to each key.
 
     Args:
         scores: (N * h, H * W, H * W).
