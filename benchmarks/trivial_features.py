@@ -82,7 +82,8 @@ def mask_shape(masks: Tensor, cells: int = 7) -> Tensor:
 
 
 def guessed_mask(views: Tensor, cells: int = 7) -> Tensor:
-    """What a view alone reveals of its mask: a guess of `mask_shape`, `(N, 3 * G * G)` in 0 to 1.
+    """Returns what a view alone reveals of its mask: a guess of `mask_shape`, `(N, 3 * G * G)` in 0
+    to 1.
 
     A part of a channel looks masked if its pixels equal their neighbours (zeros, a constant
     colour), or if its texture is white noise: there the mean absolute second difference is sqrt(3)
@@ -101,7 +102,8 @@ def guessed_mask(views: Tensor, cells: int = 7) -> Tensor:
 
 
 def retrieval_rate(a: Tensor, b: Tensor) -> float:
-    """Share of a batch's images whose nearest neighbour in the other view is their own pair.
+    """Returns the share of a batch's images whose nearest neighbour in the other view is their own
+    pair.
 
     a, b: one feature of two views of the same images, `(N, F)` each. Distances are L2 after each
     value has been standardised over both views together; both directions count equally. If k
@@ -158,7 +160,7 @@ class BorderResponse(NamedTuple):
 def border_response(
     views: Tensor, masks: Tensor, length: int = KERNEL_SIDE
 ) -> BorderResponse | None:
-    """How strongly masks create edges; None if no mask has unmasked neighbours.
+    """Returns how strongly masks create edges; None if no mask has unmasked neighbours.
 
     views float `(N, C, S, S)`, masks bool of the same shape. A step is the difference of two
     horizontal or vertical neighbours. It is a border step if one of them is masked, and free if
@@ -192,8 +194,9 @@ def _steps(views: Tensor, masks: Tensor, dim: int) -> tuple[Tensor, Tensor, Tens
 
 
 def _contrast(views: Tensor, masks: Tensor, length: int) -> float:
-    """Mean absolute step across borders divided by that elsewhere, for steps averaged along
-    `length` pixels of a straight border; NaN if one of them does not exist."""
+    """Returns the mean absolute step across borders divided by that elsewhere, for steps averaged
+    along `length` pixels of a straight border; NaN if one of them does not exist.
+    """
 
     def sums(some: Tensor, masked: Tensor, dim: int) -> tuple[Tensor, ...]:
         parts = _steps(some, masked, dim)
@@ -212,8 +215,8 @@ def _contrast(views: Tensor, masks: Tensor, length: int) -> float:
 
 
 def _offsets(views: Tensor, masks: Tensor, others: Tensor | None = None) -> tuple[Tensor, float]:
-    """Mean step towards the inside over the borders of each mask, `(N, C)`, NaN without a border;
-    and the root mean square of the free steps of channels that have one.
+    """Returns the mean step towards the inside over the borders of each mask, `(N, C)`, NaN without
+    a border; and the root mean square of the free steps of channels that have one.
 
     With `others`, the borders are those of `others` between pixels that `masks` leaves.
     """
@@ -243,7 +246,7 @@ def _summed(parts: Callable[..., tuple[Tensor, ...]], *batches: Tensor) -> Tenso
 
 
 def _root_mean_square(values: Tensor) -> float:
-    """The root mean square of all values that are not NaN."""
+    """Returns the root mean square of all values that are not NaN."""
     return float(values[values.isfinite()].square().mean().sqrt())
 
 
@@ -256,13 +259,17 @@ def _shares(level: Tensor, classes: int) -> Tensor:
 
 
 def _cell_means(inner: Tensor, cells: int) -> Tensor:
-    """Mean of each of `cells` x `cells` parts; `inner` lacks the view's outermost pixels."""
+    """Returns the mean of each of `cells` x `cells` parts; `inner` lacks the view's outermost
+    pixels.
+    """
     whole = nnf.pad(inner, (1, 1, 1, 1), mode="replicate")
     return nnf.adaptive_avg_pool2d(whole, cells)
 
 
 def _own_share(distance: Tensor) -> float:
-    """Mean over the rows of `(N, N)` of 1 / k, if the diagonal is among the row's k smallest."""
+    """Returns the mean over the rows of `(N, N)` of 1 / k, if the diagonal is among the row's k
+    smallest.
+    """
     # Ties of equal features are exact; others may differ by rounding.
     nearest = distance <= distance.amin(dim=1, keepdim=True) * (1 + 1e-9)
     return float((nearest.diagonal().double() / nearest.sum(dim=1)).mean())

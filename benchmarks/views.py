@@ -76,7 +76,7 @@ def in_checkout(folder: Path, config: str, batch: int) -> dict[str, Any]:
 
 
 def run(before: Path, rounds: int) -> dict[str, Any]:
-    """The result as one dict of builtins."""
+    """Returns the result as one dict of builtins."""
     from pretrain.common.environment import describe_environment, describe_hardware
 
     rows: dict[str, Any] = {}

@@ -41,7 +41,7 @@ def on_page_markdown(markdown: str, page: Any, **others: Any) -> str:
 
 
 def site_links(markdown: str, source: str) -> str:
-    """The text with the site's links; code blocks stay as they are.
+    """Returns the text with the site's links; code blocks stay as they are.
 
     Args:
         source: the file that the text is from, relative to the repository.
