@@ -213,12 +213,14 @@ def start(folder: Path, together: Barrier | None = None) -> dict[str, Any]:
 
 
 def peak_mib() -> int:
-    """The largest memory that this process has used, in MiB."""
+    """Returns the largest memory that this process has used, in MiB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 
 
 def share_mib() -> int:
-    """This process's memory in MiB, pages that n processes map counted as 1 / n (Linux's PSS)."""
+    """Returns this process's memory in MiB, pages that n processes map counted as 1 / n (Linux's
+    PSS).
+    """
     lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
     (line,) = (line for line in lines if line.startswith("Pss:"))
     return int(line.split()[1]) // 1024

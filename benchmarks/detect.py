@@ -92,7 +92,9 @@ def use_data(cfg: CfgNode, data: Path | None, scratch: Path) -> None:
 
 
 def completed(cfg: CfgNode, options: Options) -> tuple[CfgNode, DetectionSet]:
-    """The config with the options applied and without periodic work, and its training set."""
+    """Returns the config with the options applied and without periodic work, and its training
+    set.
+    """
     train_set = open_sets(cfg.DATASETS.TRAIN, cfg.TRANSFER.CLASSES)
     facts = {
         "DATALOADER.NUM_WORKERS": options.num_workers,
@@ -189,7 +191,7 @@ def detectron2_step(
 
 
 def describe(cfg: CfgNode, options: Options) -> dict[str, Any]:
-    """The facts of the config that a reader of the numbers must know."""
+    """Returns the facts of the config that a reader of the numbers must know."""
     return {
         "config": options.config,
         "backbone": backbone_name(cfg),

@@ -92,7 +92,7 @@ def run(options: Options) -> dict[str, Any]:
 
 
 def growth(images: int, together: bool) -> list[dict[str, Any]]:
-    """A row for each of COCO's evaluators at this number of test images."""
+    """Returns a row for each of COCO's evaluators at this number of test images."""
     with tempfile.TemporaryDirectory(prefix="bench_") as scratch:
         folder = Path(scratch)
         names = measured(_write_detections, folder, Options(images, 1))["evaluators"]
@@ -134,7 +134,7 @@ def _alone(folder: Path, name: str) -> dict[str, Any]:
 
 
 def differences(found: dict[str, Metrics]) -> dict[str, float]:
-    """The largest difference of a metric to that of our evaluator, per other evaluator."""
+    """Returns the largest difference of a metric to that of our evaluator, per other evaluator."""
     largest = {}
     for name, metrics in found.items():
         ours = found[COCO_OURS if name.startswith("coco") else VOC_OURS]

@@ -50,7 +50,7 @@ def main() -> None:
 
 
 def copies(images: int) -> dict[str, dict[str, float]]:
-    """The memory that a process copies of made-up entries, for both kinds of list."""
+    """Returns the memory that a process copies of made-up entries, for both kinds of list."""
     labels = [i * CLASSES // images for i in range(images)]
     paths = [f"/data/imagenet/train/n{10**7 + c}/n{c}_{i}.JPEG" for i, c in enumerate(labels)]
     found = {"lists of Python objects": measure(paths, labels)}
@@ -112,8 +112,9 @@ def start(folder: Path) -> dict[str, Any]:
 
 
 def measure(paths: Sequence[str], labels: Any) -> dict[str, float]:
-    """The memory that a forked process copies when it reads all entries, and the bytes that are
-    sent to a spawned one."""
+    """Returns the memory that a forked process copies when it reads all entries, and the bytes that
+    are sent to a spawned one.
+    """
     context = multiprocessing.get_context("fork")
     ours, theirs = context.Pipe(duplex=False)
     process = context.Process(target=_read_all, args=(paths, labels, theirs))
@@ -141,7 +142,7 @@ def _read_all(paths: Sequence[str], labels: Any, result: Connection) -> None:
 
 
 def _memory() -> dict[str, float]:
-    """This process's memory in MiB, by the kernel's names."""
+    """Returns this process's memory in MiB, by the kernel's names."""
     lines = Path("/proc/self/smaps_rollup").read_text(encoding="ascii").splitlines()[1:]
     return {line.split(":")[0]: round(int(line.split()[1]) / 1024, 1) for line in lines}
 

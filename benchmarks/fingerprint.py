@@ -76,7 +76,7 @@ def _coco(root: Path, size: float) -> dict[str, Any]:
 
 
 def _timed(work: Callable[[], Any]) -> tuple[Any, float]:
-    """The result of `work`, and its seconds of processor time."""
+    """Returns the result of `work`, and its seconds of processor time."""
     begin = time.process_time()
     found = work()
     return found, round(time.process_time() - begin, 2)

@@ -93,8 +93,9 @@ def measure_floors(
 
 
 def pixel_features(images: ProbeSet) -> dict[str, tuple[Tensor, Tensor]]:
-    """Features of bank and queries without a network, in units of the bank's deviations: mean and
-    standard deviation of each channel, and the mean of each of 8 x 8 parts."""
+    """Returns features of bank and queries without a network, in units of the bank's deviations:
+    mean and standard deviation of each channel, and the mean of each of 8 x 8 parts.
+    """
     import torch
 
     from transfer.classification.protocols.linear import standardize_
@@ -111,7 +112,7 @@ def pixel_features(images: ProbeSet) -> dict[str, tuple[Tensor, Tensor]]:
 
 
 def channel_moments(images: Tensor) -> Tensor:
-    """Mean and standard deviation of each channel: uint8 (N, 3, S, S) -> (N, 6)."""
+    """Returns mean and standard deviation of each channel, (N, 6), of uint8 images (N, 3, S, S)."""
     import torch
 
     pixels = images.flatten(2).double()
@@ -119,7 +120,7 @@ def channel_moments(images: Tensor) -> Tensor:
 
 
 def thumbnail(images: Tensor) -> Tensor:
-    """Means of 8 x 8 parts of each channel: uint8 (N, 3, S, S) -> (N, 192)."""
+    """Returns the means of 8 x 8 parts of each channel, (N, 192), of uint8 images (N, 3, S, S)."""
     from torch.nn.functional import adaptive_avg_pool2d
 
     return adaptive_avg_pool2d(images.float(), SIDE).flatten(1)
@@ -128,8 +129,9 @@ def thumbnail(images: Tensor) -> Tensor:
 def untrained_trunk(
     cfg: CfgNode, images: ProbeSet, preprocess: Preprocess, device: torch.device, seed: int
 ) -> nn.Module:
-    """The config's network, initialised with the seed. Its batch-norm statistics are those of the
-    bank's images as the network gets them; those of a trained row are also re-estimated."""
+    """Yields the config's network, initialised with the seed. Its batch-norm statistics are those
+    of the bank's images as the network gets them; those of a trained row are also re-estimated.
+    """
     import torch
 
     from pretrain.common.distributed import seed_everything

@@ -21,7 +21,7 @@ from pretrain.engine.footprint import step_cost
 
 CONFIGS = CHECKOUT / "configs" / "pretrain"
 TABLE = Path(__file__).with_name("results") / "footprints.json"
-# Gigabytes as the makers state them -> the GPU of this size that has the least memory.
+# The GPU that has the least memory among those of a size, by the gigabytes that the makers state.
 SIZES = {
     11: "rtx2080ti",
     16: "t4",
@@ -39,7 +39,7 @@ Entry = dict[str, float]  # processes, and gib and tflop of each process
 
 
 def named_configs() -> dict[str, Path]:
-    """The configs that run on GPUs, by their path below configs/pretrain without suffix."""
+    """Returns the configs that run on GPUs, by their path below configs/pretrain without suffix."""
     return {
         str(path.relative_to(CONFIGS).with_suffix("")): path
         for path in sorted(CONFIGS.rglob("*.yaml"))
@@ -54,7 +54,7 @@ def processes_of(name: str) -> int:
 
 
 def footprint(name: str) -> Entry:
-    """The entry of a config, computed."""
+    """Returns the entry of a config, computed."""
     processes = processes_of(name)
     cost = step_cost(load_config(str(named_configs()[name]), get_defaults()), processes)
     tflop = float(f"{cost.flops / 1e12:.4g}")
@@ -62,7 +62,7 @@ def footprint(name: str) -> Entry:
 
 
 def hardware_line(entry: Entry) -> str:
-    """The line of a config's header."""
+    """Returns the line of a config's header."""
     need = entry["gib"] * (1 + WORKSPACE)
     size = next((size for size, name in SIZES.items() if need <= GPUS[name].gib), None)
     if size is None:

@@ -144,7 +144,7 @@ def _result(
 
 
 def table(found: dict[str, Any]) -> str:
-    """The rows as a Markdown table. For a rehearsal, its heading and each line say so."""
+    """Returns the rows as a Markdown table. For a rehearsal, its heading and each line say so."""
     rehearsal = found["rehearsal"] or found["device"] != "cuda"
     lines = [f"**{REHEARSAL}**", ""] if rehearsal else []
     lines += ["| row | what | value | note |", "|---|---|---|---|"]

@@ -479,7 +479,7 @@ def synchronisations(action: Callable[[], object]) -> int:
     return sum(SYNCHRONISES in str(warning.message) for warning in seen)
 
 
-# Name -> the row and its share of the time.
+# By name: the row and its share of the time.
 ROWS: dict[str, tuple[Row, float]] = {
     "environment": (environment, 0.04),
     "step ratio, SimCLR": (step_ratio_simclr, 0.22),

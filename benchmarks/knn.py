@@ -29,7 +29,7 @@ OURS, HALF, MAPPED = "ours", "ours, float16 bank", "ours, float16 bank on disk"
 FAISS, SKLEARN = "faiss-cpu", "scikit-learn"
 CLASSES = 100
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
-Search = Callable[[], Any]  # -> rows of the bank (M, k)
+Search = Callable[[], Any]  # returns rows of the bank (M, k)
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,9 @@ def run(options: Options) -> dict[str, Any]:
 
 
 def clusters(rows: int, dim: int, seed: int) -> Tensor:
-    """Features (rows, dim) of overlapping clusters. The clusters are the same for every seed."""
+    """Returns features (rows, dim) of overlapping clusters. The clusters are the same for every
+    seed.
+    """
     centres = torch.randn(CLASSES, dim, generator=torch.Generator().manual_seed(99))
     generator = torch.Generator().manual_seed(seed)
     labels = torch.randint(CLASSES, (rows,), generator=generator)
@@ -97,7 +99,7 @@ def own_searches(bank: Tensor, queries: Tensor, k: int, folder: Path) -> dict[st
 
 
 def peer_searches(bank: np.ndarray, queries: np.ndarray, k: int) -> dict[str, Search]:
-    """The searches of faiss and scikit-learn, if they are importable."""
+    """Returns the searches of faiss and scikit-learn, if they are importable."""
     searches: dict[str, Search] = {}
     threads = torch.get_num_threads()
     if importlib.util.find_spec("faiss") is not None:
@@ -159,7 +161,7 @@ def reset_peak() -> float:
 
 
 def memory_mib(field: str) -> float:
-    """A field of /proc/self/status in MiB."""
+    """Returns a field of /proc/self/status in MiB."""
     line = next(line for line in STATUS.read_text().splitlines() if line.startswith(field))
     return int(line.split()[1]) / 1024
 
@@ -167,7 +169,7 @@ def memory_mib(field: str) -> float:
 def agreement(
     rows: np.ndarray, ours: np.ndarray, bank: Tensor, queries: Tensor
 ) -> dict[str, float]:
-    """How the neighbours (M, k) compare with ours of float32.
+    """Returns how the neighbours (M, k) compare with ours of float32.
 
     "in common" is the share of our neighbours that are among them. "similarity" is the largest
     difference, place by place, of the first 100 queries' cosines in float64 (rounding swaps
@@ -183,7 +185,7 @@ def agreement(
 
 
 def report(found: dict[str, Any]) -> str:
-    """The result as lines of text."""
+    """Returns the result as lines of text."""
     lines = [seconds.report(found)]
     for name, peak in found["peak MiB above the inputs"].items():
         lines.append(f"{name}: {peak['median']:.0f} MiB above the inputs")

@@ -109,7 +109,7 @@ def run_folder(run: dict[str, Any], args: argparse.Namespace) -> Path:
 
 
 def is_done(run: dict[str, Any], args: argparse.Namespace) -> bool:
-    """Whether this call has nothing to do for a run: it is trained, or has its row."""
+    """Returns whether this call has nothing to do for a run: it is trained, or has its row."""
     if args.only == "train":
         return is_trained(run, args)
     key = (run["name"], run["seed"], run["sha256"])
@@ -118,7 +118,9 @@ def is_done(run: dict[str, Any], args: argparse.Namespace) -> bool:
 
 
 def is_trained(run: dict[str, Any], args: argparse.Namespace) -> bool:
-    """Whether a run's folder holds the last checkpoint, with re-estimated statistics if wanted."""
+    """Returns whether a run's folder holds the last checkpoint, with re-estimated statistics if
+    wanted.
+    """
     from pretrain.common.checkpoint import load_checkpoint
     from pretrain.engine.precise_bn import FILE_NAME
 
@@ -212,7 +214,7 @@ def take_run(run: dict[str, Any], args: argparse.Namespace) -> str:
 
 
 def probed_row(run: dict[str, Any], args: argparse.Namespace, begin: float) -> dict[str, Any]:
-    """The row of a trained run; `begin`: time.monotonic() when this call took the run."""
+    """Returns the row of a trained run; `begin`: time.monotonic() when this call took the run."""
     from benchmarks.probe import of_held_out, of_validation, probe_run
     from pretrain.common.checkpoint import load_checkpoint
     from pretrain.common.distributed import process_device

@@ -64,7 +64,7 @@ def write_report(results: Path, target: Path, order: Sequence[str] = ()) -> list
 
 
 def report_lines(by_name: Mapping[str, Sequence[Row]], picture: str) -> list[str]:
-    """The tables as Markdown lines."""
+    """Returns the tables as Markdown lines."""
     lines = [
         f"![our results, and the published ones on a separate axis]({picture})",
         "",
@@ -86,7 +86,9 @@ def report_lines(by_name: Mapping[str, Sequence[Row]], picture: str) -> list[str
 
 
 def measured(by_name: Mapping[str, Sequence[Row]]) -> list[str]:
-    """The measures that every row has: some rows are older than the measures on grey images."""
+    """Returns the measures that every row has: some rows are older than the measures on grey
+    images.
+    """
     keys = [
         {key.partition("/")[0] for key in r["metrics"]} for rows in by_name.values() for r in rows
     ]
@@ -124,7 +126,9 @@ def cost_lines(by_name: Mapping[str, Sequence[Row]]) -> list[str]:
 
 
 def compared_with(name: str, names: Sequence[str]) -> str | None:
-    """The row that a row is compared with: in a ladder the step below, otherwise the first row."""
+    """Returns the row that a row is compared with: in a ladder the step below, otherwise the first
+    row.
+    """
     if name in COMPARED:
         return COMPARED[name]
     step = re.fullmatch(r"step_(\d+)", name)
@@ -134,7 +138,7 @@ def compared_with(name: str, names: Sequence[str]) -> str | None:
 
 
 def differences(by_name: Mapping[str, Sequence[Row]], measure: str) -> dict[str, str]:
-    """`+1.2 ± 0.4 (step_0, resolved)` by row; none for single seeds."""
+    """Returns `+1.2 ± 0.4 (step_0, resolved)` by row; none for single seeds."""
     samples = {name: sample(rows, measure) for name, rows in by_name.items()}
     spread = spread_of(list(samples.values()))
     found: dict[str, tuple[str, Comparison]] = {}
@@ -153,7 +157,9 @@ def differences(by_name: Mapping[str, Sequence[Row]], measure: str) -> dict[str,
 
 
 def show_difference(other: str, pair: Comparison, resolved: bool) -> str:
-    """The difference as text; without an interval if the seeds agree exactly (no spread)."""
+    """Returns the difference as text; without an interval if the seeds agree exactly (no
+    spread).
+    """
     reach = pair.estimate.reach()
     spread = "" if reach is None else f" ± {reach:.1f}"
     verdict = "resolved" if resolved else "not resolved"
@@ -161,12 +167,12 @@ def show_difference(other: str, pair: Comparison, resolved: bool) -> str:
 
 
 def sample(rows: Sequence[Row], measure: str) -> Sample:
-    """A row's seeds as trials; no replicates of the test images are kept."""
+    """Returns a row's seeds as trials; no replicates of the test images are kept."""
     return Sample([main_value(row, measure) for row in rows])
 
 
 def published(name: str) -> float | None:
-    """The ImageNet number in the header of a ladder step's config; None if it has none."""
+    """Returns the ImageNet number in the header of a ladder step's config; None if it has none."""
     try:
         text = find_config(f"{name}.yaml", "pretrain").read_text(encoding="utf-8")
     except InputError:

@@ -15,7 +15,7 @@ from pretrain.common.errors import InputError
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """The rows so far; none if the file does not exist. InputError for a damaged line."""
+    """Returns the rows so far; none if the file does not exist. InputError for a damaged line."""
     if not path.is_file():
         return []
     rows = []
@@ -30,7 +30,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 def main_value(
     row: Mapping[str, Any], measure: str, statistics: Sequence[str] = ("precise", "raw")
 ) -> float:
-    """A row's main number: input as the weights expect it, re-estimated statistics if any.
+    """Returns a row's main number: input as the weights expect it, re-estimated statistics if any.
 
     Args:
         statistics: of the batch norms, the most wanted first; a row has one of them.
@@ -41,7 +41,9 @@ def main_value(
 
 
 def mean_and_std(values: Sequence[float], digits: int = 1) -> str:
-    """ "61.2 ± 0.4": mean and sample standard deviation, which one value has not; "" for none."""
+    """Returns "61.2 ± 0.4": mean and sample standard deviation, which one value has not; "" for
+    none.
+    """
     from transfer.results.statistics import summarize  # imports scipy, which --help does not need
 
     if not values:

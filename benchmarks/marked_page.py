@@ -10,17 +10,20 @@ END = "<!-- end -->"
 
 
 def begin_of(module: str) -> str:
-    """The line before the part that `python -m MODULE` writes."""
+    """Returns the line before the part that `python -m MODULE` writes."""
     return f"<!-- written by python -m {module} -->"
 
 
 def replaced(text: str, module: str, lines: Sequence[str]) -> str:
-    """The page with the lines between the marks of `python -m MODULE`; see `replaced_after`."""
+    """Returns the page with the lines between the marks of `python -m MODULE`; see
+    `replaced_after`.
+    """
     return replaced_after(text, begin_of(module), lines)
 
 
 def replaced_after(text: str, mark: str, lines: Sequence[str]) -> str:
-    """The page with the lines between a mark and `END`. Raises InputError for a page without them.
+    """Returns the page with the lines between a mark and `END`. Raises InputError for a page
+    without them.
 
     Args:
         mark: the line before the lines.

@@ -56,7 +56,7 @@ LEAST_SEEDS = 3  # seeds that each row of a verdict needs
 GAIN = "resolved, a gain"
 
 Row = Mapping[str, Any]
-Values = Mapping[str, Sequence[float]]  # row's name -> its seeds' values of one endpoint
+Values = Mapping[str, Sequence[float]]  # by a row's name: its seeds' values of one endpoint
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def plan() -> list[tuple[str, int, str]]:
-    """Name, seed and recipe of the 40 runs in the fixed order."""
+    """Returns the name, seed and recipe of the 40 runs in the fixed order."""
     from benchmarks.ladder import parse as parse_ladder
     from benchmarks.ladder import plan_runs
 
@@ -112,7 +112,7 @@ def plan() -> list[tuple[str, int, str]]:
 
 
 def in_order(rows: Sequence[Row], order: Sequence[tuple[str, int, str]]) -> list[Row]:
-    """The rows of the runs up to the first missing one of the order.
+    """Returns the rows of the runs up to the first missing one of the order.
 
     Raises InputError if a row has a different recipe or does not belong to the plan, or if a run
     occurs twice.
@@ -133,7 +133,7 @@ def in_order(rows: Sequence[Row], order: Sequence[tuple[str, int, str]]) -> list
 
 
 def read_floors(path: Path) -> dict[str, dict[str, list[float]]]:
-    """The output of benchmarks/floors.py; {} if the file does not exist."""
+    """Returns the output of benchmarks/floors.py; {} if the file does not exist."""
     if not path.is_file():
         return {}
     return dict(json.loads(path.read_text(encoding="utf-8"))["floors"])
@@ -142,7 +142,7 @@ def read_floors(path: Path) -> dict[str, dict[str, list[float]]]:
 def report_lines(
     rows: Sequence[Row], floors: Mapping[str, Mapping[str, Sequence[float]]], picture: str
 ) -> list[str]:
-    """The page's text about the runs so far, as Markdown lines."""
+    """Returns the page's text about the runs so far, as Markdown lines."""
     total = len(TITLES) * SEEDS
     complete = len(rows) // len(TITLES)
     so_far = (
@@ -162,7 +162,9 @@ def report_lines(
 
 
 def values_of(rows: Sequence[Row], endpoint: str) -> dict[str, list[float]]:
-    """Each row's values: re-estimated statistics, and the filter as its weights expect it."""
+    """Returns each row's values: re-estimated statistics, and the filter as its weights expect
+    it.
+    """
     found: dict[str, list[float]] = {}
     for row in rows:
         found.setdefault(row["name"], []).append(main_value(row, endpoint, ("precise",)))
@@ -170,9 +172,10 @@ def values_of(rows: Sequence[Row], endpoint: str) -> dict[str, list[float]]:
 
 
 def compare_all(values: Values) -> dict[tuple[str, str], Compared]:
-    """The gate and the named comparisons of one endpoint, if both rows exist. There is one spread
-    for all rows, and Holm's method is applied to the named comparisons. The gate is a condition,
-    not a claim."""
+    """Returns the gate and the named comparisons of one endpoint, if both rows exist. There is one
+    spread for all rows, and Holm's method is applied to the named comparisons. The gate is a
+    condition, not a claim.
+    """
     from transfer.results.comparison import Sample, difference, holm, p_value, spread_of
 
     samples = {name: Sample(found) for name, found in values.items()}
@@ -228,12 +231,12 @@ def difference_lines(
 
 
 def short(pair: tuple[str, str]) -> str:
-    """ "(4) - (2)" of two rows' names."""
+    """Returns the names of two rows as text such as "(4) - (2)"."""
     return " - ".join(f"({name.partition('_')[0]})" for name in pair)
 
 
 def shown(found: Compared | None) -> str:
-    """ "+1.20 (+0.40 to +2.00), p .012" """
+    """Returns a difference as text such as "+1.20 (+0.40 to +2.00), p .012"; "" for None."""
     if found is None:
         return ""
     text = f"{found.value:+.2f}"
@@ -243,7 +246,7 @@ def shown(found: Compared | None) -> str:
 
 
 def spread_lines(by_endpoint: Mapping[str, Values]) -> list[str]:
-    """The standard deviation on which each endpoint's differences are based."""
+    """Returns the standard deviation on which each endpoint's differences are based."""
     from transfer.results.pooled import pooled_spread
 
     parts = []
@@ -260,7 +263,9 @@ def spread_lines(by_endpoint: Mapping[str, Values]) -> list[str]:
 
 
 def verdict_lines(main: Mapping[tuple[str, str], Compared]) -> list[str]:
-    """The sentences that the rule allows, given the differences of the grey linear probe."""
+    """Returns the sentences that the rule allows, given the differences of the grey linear
+    probe.
+    """
     pairs = (GATE, *PRIMARY)
     if any(pair not in main or main[pair].seeds < LEAST_SEEDS for pair in pairs):
         return [f"- Nothing yet: a verdict needs {LEAST_SEEDS} seeds of rows 1, 2, 4 and 7."]
@@ -280,7 +285,7 @@ def verdict_lines(main: Mapping[tuple[str, str], Compared]) -> list[str]:
 
 
 def verdict(found: Compared) -> str:
-    """The verdict on one primary difference."""
+    """Returns the verdict on one primary difference."""
     assert found.interval is not None, "the spread is known from three seeds"
     if found.interval[1] < LEAST_EFFECT:
         return f"a gain of {LEAST_EFFECT} points or more is refuted at this scale"

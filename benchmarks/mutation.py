@@ -134,7 +134,8 @@ def try_part(part: Part, tree: Path, number: int, seed: int) -> dict[str, Any]:
 
 
 def undecorated(source: str) -> str:
-    """The same module with `f = decorator(f_undecorated)` in place of each decorated function.
+    """Returns the same module with `f = decorator(f_undecorated)` in place of each decorated
+    function.
 
     Classmethods and staticmethods, which mutmut knows, and functions in functions stay.
     """
@@ -235,7 +236,7 @@ def _without_messages(function: ast.FunctionDef) -> str:
 
 
 def _difference(before: ast.FunctionDef, after: ast.FunctionDef) -> list[str]:
-    """The changed lines, `-` before and `+` after."""
+    """Returns the changed lines, `-` before and `+` after."""
     texts = (ast.unparse(node).splitlines() for node in (before, after))
     lines = difflib.unified_diff(*texts, n=0, lineterm="")
     return [line for line in lines if line[:3] not in ("---", "+++") and line[0] in "+-"]
@@ -253,7 +254,7 @@ def _copied_tree(folder: Path) -> Path:
 
 
 def _kept(output: Path) -> dict[str, Any]:
-    """The parts that the file already has."""
+    """Returns the parts that the file already has."""
     parts: dict[str, Any] = json.loads(output.read_text())["parts"] if output.exists() else {}
     return parts
 

@@ -23,7 +23,7 @@ def require_peer(name: str) -> None:
 def lightly_batches(
     folder: Path, *, size: int, length: int, batch_size: int, num_workers: int, seed: int
 ) -> Iterator[int]:
-    """Numbers of images of lightly's batches (its views are in memory when one is yielded).
+    """Yields numbers of images of lightly's batches (its views are in memory when one is yielded).
 
     folder: class folders of images. size: pixels of a view. length: total images, by repetition.
     """

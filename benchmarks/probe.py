@@ -57,7 +57,7 @@ def of_validation(cfg: CfgNode, limits: tuple[int, int] = (0, 0)) -> ProbeSets:
 
 
 def of_held_out(cfg: CfgNode, limits: tuple[int, int] = (0, 0)) -> ProbeSets:
-    """The training images that LIMIT_PER_CLASS takes, against those that it leaves out."""
+    """Returns the training images that LIMIT_PER_CLASS takes, against those that it leaves out."""
     sets = cfg.DATASETS
     return _of_held_out(sets.TRAIN, sets.LIMIT_PER_CLASS, cfg.VIEWS.SIZE, limits)
 
@@ -118,7 +118,7 @@ def probe_run(
 def probe(
     trunk: nn.Module, preprocess: Preprocess, images: ProbeSet, device: torch.device, seed: int
 ) -> dict[str, float]:
-    """The scores of a trunk's features, and two measures of their collapse."""
+    """Returns the scores of a trunk's features, and two measures of their collapse."""
     bank, queries = (
         trunk_features(trunk, part.images, preprocess, device, 512)
         for part in (images.bank, images.queries)

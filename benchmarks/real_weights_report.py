@@ -83,7 +83,7 @@ def _trials(pair: Pair, found: float) -> int | None:
 
 
 def rows_of(task: Mapping[str, Any], folder: Path) -> list[str]:
-    """The lines of a task; none if a trial of it is not run yet."""
+    """Returns the lines of a task; none if a trial of it is not run yet."""
     name, names = task["name"], task["checkpoints"]
     wanted = [folder / name / row / f"trial_{t}" for row in names for t in range(task["trials"])]
     if not all((path / RECORD).is_file() for path in wanted):
@@ -96,7 +96,7 @@ def rows_of(task: Mapping[str, Any], folder: Path) -> list[str]:
 
 
 def line_of(name: str, pair: Pair) -> str:
-    """A pair as a line of the table."""
+    """Returns a pair as a line of the table."""
     means = [math.fsum(sample.values) / len(sample.values) for sample in pair.samples]
     trials = f" (n={len(pair.samples[0].values)})" if len(pair.samples[0].values) > 1 else ""
     interval = pair.found.estimate.interval()
@@ -114,7 +114,7 @@ def line_of(name: str, pair: Pair) -> str:
 
 
 def table(folder: Path) -> list[str]:
-    """The table's lines, and below it the tasks that are not run yet."""
+    """Returns the table's lines, and below it the tasks that are not run yet."""
     found = {task["name"]: rows_of(task, folder) for task in tasks()}
     left = [f"`{name}`" for name, lines in found.items() if not lines]
     done = [line for lines in found.values() for line in lines]

@@ -47,7 +47,7 @@ def crops_work(loader: CropLoader, decoded_bytes: int) -> Work:
 
 
 def differences(loaders: Sequence[CropLoader]) -> dict[str, float]:
-    """How far the crops of two loaders differ, in levels of 255."""
+    """Returns how far the crops of two loaders differ, in levels of 255."""
     pairs = zip(*(loader.epoch(0) for loader in loaders))
     found = np.concatenate([_difference(a, b) for a, b in pairs])
     inside = found[..., 3:-3, 3:-3]
@@ -66,7 +66,7 @@ def _difference(one: Batch, other: Batch) -> np.ndarray:
 
 
 def run(seconds: float, repetitions: int) -> dict[str, Any]:
-    """The result as one dict of builtins."""
+    """Returns the result as one dict of builtins."""
     with tempfile.TemporaryDirectory(prefix="resize_") as scratch:
         write_photos(Path(scratch), PHOTOS)
         images = FolderImages(scan_folder(Path(scratch)))

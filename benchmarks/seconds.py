@@ -32,7 +32,7 @@ def result(
     config: Mapping[str, Any],
     device: str,
 ) -> dict[str, Any]:
-    """One dict of builtins.
+    """Returns one dict of builtins.
 
     `unit` is the unit that a sample counted ("iteration"). `ratios` are pairs of parts; pairs with
     an absent part are left out.
@@ -54,12 +54,12 @@ def result(
 
 
 def seconds(samples: Sequence[Sample]) -> list[float]:
-    """Wall-clock seconds per unit, for each sample."""
+    """Returns wall-clock seconds per unit, for each sample."""
     return [1 / sample.images_per_second for sample in samples]
 
 
 def summary(samples: Sequence[Sample]) -> dict[str, Any]:
-    """Spread of the wall-clock seconds and of the processor's seconds."""
+    """Returns the spread of the wall-clock seconds and of the processor's seconds."""
     return {
         "seconds": spread(seconds(samples)),
         "cpu_seconds": spread([sample.cpu_ms / 1000 for sample in samples]),
@@ -67,7 +67,9 @@ def summary(samples: Sequence[Sample]) -> dict[str, Any]:
 
 
 def report(found: Mapping[str, Any]) -> str:
-    """The result as a few lines of text; ratios below 1 mean that the first part is faster."""
+    """Returns the result as a few lines of text; ratios below 1 mean that the first part is
+    faster.
+    """
     described = ", ".join(f"{key} {value}" for key, value in found["config"].items())
     lines = [f"{described}; {found['device']}"]
     lines.append(f"{'part':<34} {'s/' + found['unit']:>12}  {'(low to high)':<20} CPU s")

@@ -8,7 +8,7 @@ from typing import Any
 
 
 def make_figure(salt: str, panels: int, size: tuple[float, float]) -> tuple[Any, Sequence[Any]]:
-    """A figure and its panels, side by side, which have the same rows.
+    """Returns a figure and its panels, side by side, which have the same rows.
 
     Args:
         salt: of the names inside the SVG, which are random otherwise.

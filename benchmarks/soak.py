@@ -73,7 +73,7 @@ class Command:
     evaluation: str
 
     def evaluations(self, output: Path) -> int:
-        """The number of evaluations written so far."""
+        """Returns the number of evaluations written so far."""
         try:
             lines = (output / self.metrics).read_text(encoding="utf-8").splitlines()
         except OSError:
@@ -210,7 +210,7 @@ def look(pid: int, seconds: float, evaluations: int) -> Sample:
 
 
 def tree(pid: int) -> list[int]:
-    """The process and all running processes that it started, directly or indirectly."""
+    """Returns the process and all running processes that it started, directly or indirectly."""
     found = [pid]
     for member in found:
         with suppress(OSError):
@@ -281,7 +281,7 @@ def growth(samples: Sequence[Sample]) -> dict[str, dict[str, float]]:
 
 
 def judge(samples: Sequence[Sample]) -> list[str]:
-    """The faults that the samples show, each in a few words."""
+    """Returns the faults that the samples show, each in a few words."""
     if not samples:
         return [f"no evaluation within {START_SECONDS} s"]
     if len(samples) < SAMPLES // 4:
@@ -297,7 +297,7 @@ def judge(samples: Sequence[Sample]) -> list[str]:
 
 
 def describe(name: str, found: dict[str, Any]) -> str:
-    """A command's growth in one line."""
+    """Returns a command's growth in one line."""
     parts = [
         f"{key} {values['median']:g} ({values['grew_by']:+g}, allowed {values['allowed']:g})"
         for key, values in found["growth"].items()
@@ -307,7 +307,7 @@ def describe(name: str, found: dict[str, Any]) -> str:
 
 
 def last_line(log: Path) -> str:
-    """The last line that a command wrote, which usually says why it ended."""
+    """Returns the last line that a command wrote, which usually says why it ended."""
     lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
     return next((line for line in reversed(lines) if line.strip()), "it wrote nothing")[-300:]
 

@@ -26,7 +26,7 @@ WAYS: dict[str, tuple[str, ...]] = {  # overrides of the config
 
 
 def measured(config: str, images: int, words: tuple[str, ...]) -> dict[str, float]:
-    """{"gib", "tflop"} of one step."""
+    """Returns {"gib", "tflop"} of one step."""
     size = ("SOLVER.BATCH_SIZE", str(images), "SOLVER.BF16", "False")
     cost = step_cost(load_config(config, get_defaults(), (*size, *words), "pretrain"))
     return {"gib": cost.peak_bytes / 2**30, "tflop": cost.flops / 1e12}

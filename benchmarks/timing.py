@@ -28,7 +28,7 @@ class Sample:
     cpu_ms: float
 
 
-# seconds to measure -> what was measured
+# takes the seconds to measure, returns what was measured
 Work = Callable[[float], Sample]
 
 
@@ -66,7 +66,9 @@ def measure_stream(
 
 
 def cpu_seconds() -> float:
-    """Processor seconds so far of this process and its living workers (theirs only on Linux)."""
+    """Returns the processor seconds so far of this process and its living workers (theirs only on
+    Linux).
+    """
     total = time.process_time()
     for child in multiprocessing.active_children():
         try:
@@ -91,10 +93,10 @@ def interleaved(
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:
-    """{"median", "low", "high"} of a few measurements."""
+    """Returns {"median", "low", "high"} of a few measurements."""
     return {"median": statistics.median(values), "low": min(values), "high": max(values)}
 
 
 def ratio(above: Sequence[float], below: Sequence[float]) -> dict[str, float]:
-    """Spread of `above / below`, repetition by repetition."""
+    """Returns the spread of `above / below`, repetition by repetition."""
     return spread([a / b for a, b in zip(above, below, strict=True)])

@@ -91,7 +91,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def with_options(cfg: CfgNode, args: argparse.Namespace) -> CfgNode:
-    """The config with the command's images, batch size and workers."""
+    """Returns the config with the command's images, batch size and workers."""
     from pretrain.data.datasets import OPENERS
 
     cfg = cfg.clone()
@@ -109,8 +109,8 @@ def with_options(cfg: CfgNode, args: argparse.Namespace) -> CfgNode:
 
 
 def measure(name: str, cfg: CfgNode, batches: int) -> dict[str, Any]:
-    """One config's rates in percent and border responses, each as {"mean", "error"} over the
-    batches, or None if nothing is masked.
+    """Returns one config's rates in percent and border responses, each as {"mean", "error"} over
+    the batches, or None if nothing is masked.
 
     Raises InputError for a config without two branches, or images that cannot be read.
     """
@@ -134,7 +134,9 @@ def measure(name: str, cfg: CfgNode, batches: int) -> dict[str, Any]:
 
 
 def mask_cells(cfg: CfgNode) -> int:
-    """The number of parts along a side in which mask shapes are compared: the grid's cells."""
+    """Returns the number of parts along a side in which mask shapes are compared: the grid's
+    cells.
+    """
     return max(1, round(cfg.VIEWS.SIZE / cfg.MASK.GRID_SIZE))
 
 
@@ -193,19 +195,21 @@ def measure_batch(
 
 
 def with_error(values: Sequence[float]) -> dict[str, float]:
-    """Mean over the batches, and its standard error."""
+    """Returns the mean over the batches, and its standard error."""
     error = statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else 0.0
     return {"mean": round(statistics.mean(values), 4), "error": round(error, 4)}
 
 
 def heading() -> str:
-    """The table's first line."""
+    """Returns the table's first line."""
     cells = [f"{title:>14}" for title in (*RATES.values(), *EXTRAS)]
     return f"{'config':<32}" + "".join(cells)
 
 
 def row(name: str, found: dict[str, Any]) -> str:
-    """One config's line: percent and standard error; then responses, the signed one's chance."""
+    """Returns one config's line: percent and standard error; then responses, the signed one's
+    chance.
+    """
     border = found["border"]
     rates = [_shown(found["retrieval"][feature], 1) for feature in RATES]
     signed = [_shown(border[key], 2).partition(" ")[0] for key in ("signed", "signed_chance")]

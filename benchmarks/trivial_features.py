@@ -36,15 +36,16 @@ WHITE = math.sqrt(3.0)
 
 
 def mean_colour(views: Tensor) -> Tensor:
-    """Mean of each channel: `(N, 3, S, S)` -> `(N, 3)`."""
+    """Returns the mean of each channel, `(N, 3)`, of views `(N, 3, S, S)`."""
     return views.mean(dim=(2, 3))
 
 
 def colour_histogram(views: Tensor, bins: int = 16) -> Tensor:
-    """Share of each channel's pixels in each of `bins` classes of value: -> `(N, 3 * bins)`.
+    """Returns the share of each channel's pixels in each class of value, `(N, 3 * bins)`.
 
-    The classes are equally wide in sign(x) * sqrt(|x|) between -3 and 3, so they resolve both
-    filtered values around 0 and unfiltered values. Values outside count in the outermost class.
+    The `bins` classes are equally wide in sign(x) * sqrt(|x|) between -3 and 3, so they resolve
+    both filtered values around 0 and unfiltered values. Values outside count in the outermost
+    class.
     """
     n, c = views.shape[:2]
     root = views.sign() * views.abs().sqrt() / math.sqrt(HISTOGRAM_REACH)
@@ -53,11 +54,11 @@ def colour_histogram(views: Tensor, bins: int = 16) -> Tensor:
 
 
 def edge_histogram(views: Tensor, orientations: int = 8) -> Tensor:
-    """Share of pixels whose edge has a given orientation and strength: -> `(N, 4 * orientations)`.
+    """Returns the share of pixels that have an edge of each orientation and strength.
 
-    Edges are forward differences of the mean over the channels. Orientations are those of a line,
-    0 to 180 degrees, the first class centred on upright edges; strengths are `MAGNITUDES`, and
-    weaker edges are in no class.
+    The result is `(N, 4 * orientations)`. Edges are forward differences of the mean over the
+    channels. Orientations are those of a line, 0 to 180 degrees, the first class centred on upright
+    edges; strengths are `MAGNITUDES`, and weaker edges are in no class.
     """
     grey = views.mean(dim=1)
     dx = grey[:, :-1, 1:] - grey[:, :-1, :-1]
@@ -71,17 +72,18 @@ def edge_histogram(views: Tensor, orientations: int = 8) -> Tensor:
 
 
 def mask_shape(masks: Tensor, cells: int = 7) -> Tensor:
-    """Masked share of each of `cells` x `cells` parts: `(N, C, S, S)` bool -> `(N, C * G * G)`.
+    """Returns the masked share of each of G x G parts, `(N, C * G * G)`, of masks `(N, C, S, S)`.
 
-    It needs the masks themselves. Masks are drawn for each view independently, so this is at chance
-    unless two views share draws. It checks the views, not what a network can use; for that, see
-    `guessed_mask`.
+    It needs the masks themselves, bool, and G is `cells`. Masks are drawn for each view
+    independently, so this is at chance unless two views share draws. It checks the views, not what
+    a network can use; for that, see `guessed_mask`.
     """
     return nnf.adaptive_avg_pool2d(masks.float(), cells).flatten(1)
 
 
 def guessed_mask(views: Tensor, cells: int = 7) -> Tensor:
-    """What a view alone reveals of its mask: a guess of `mask_shape`, `(N, 3 * G * G)` in 0 to 1.
+    """Returns what a view alone reveals of its mask: a guess of `mask_shape`, `(N, 3 * G * G)` in 0
+    to 1.
 
     A part of a channel looks masked if its pixels equal their neighbours (zeros, a constant
     colour), or if its texture is white noise: there the mean absolute second difference is sqrt(3)
@@ -100,7 +102,8 @@ def guessed_mask(views: Tensor, cells: int = 7) -> Tensor:
 
 
 def retrieval_rate(a: Tensor, b: Tensor) -> float:
-    """Share of a batch's images whose nearest neighbour in the other view is their own pair.
+    """Returns the share of a batch's images whose nearest neighbour in the other view is their own
+    pair.
 
     a, b: one feature of two views of the same images, `(N, F)` each. Distances are L2 after each
     value has been standardised over both views together; both directions count equally. If k
@@ -157,7 +160,7 @@ class BorderResponse(NamedTuple):
 def border_response(
     views: Tensor, masks: Tensor, length: int = KERNEL_SIDE
 ) -> BorderResponse | None:
-    """How strongly masks create edges; None if no mask has unmasked neighbours.
+    """Returns how strongly masks create edges; None if no mask has unmasked neighbours.
 
     views float `(N, C, S, S)`, masks bool of the same shape. A step is the difference of two
     horizontal or vertical neighbours. It is a border step if one of them is masked, and free if
@@ -191,8 +194,9 @@ def _steps(views: Tensor, masks: Tensor, dim: int) -> tuple[Tensor, Tensor, Tens
 
 
 def _contrast(views: Tensor, masks: Tensor, length: int) -> float:
-    """Mean absolute step across borders divided by that elsewhere, for steps averaged along
-    `length` pixels of a straight border; NaN if one of them does not exist."""
+    """Returns the mean absolute step across borders divided by that elsewhere, for steps averaged
+    along `length` pixels of a straight border; NaN if one of them does not exist.
+    """
 
     def sums(some: Tensor, masked: Tensor, dim: int) -> tuple[Tensor, ...]:
         parts = _steps(some, masked, dim)
@@ -211,8 +215,8 @@ def _contrast(views: Tensor, masks: Tensor, length: int) -> float:
 
 
 def _offsets(views: Tensor, masks: Tensor, others: Tensor | None = None) -> tuple[Tensor, float]:
-    """Mean step towards the inside over the borders of each mask, `(N, C)`, NaN without a border;
-    and the root mean square of the free steps of channels that have one.
+    """Returns the mean step towards the inside over the borders of each mask, `(N, C)`, NaN without
+    a border; and the root mean square of the free steps of channels that have one.
 
     With `others`, the borders are those of `others` between pixels that `masks` leaves.
     """
@@ -242,12 +246,12 @@ def _summed(parts: Callable[..., tuple[Tensor, ...]], *batches: Tensor) -> Tenso
 
 
 def _root_mean_square(values: Tensor) -> float:
-    """The root mean square of all values that are not NaN."""
+    """Returns the root mean square of all values that are not NaN."""
     return float(values[values.isfinite()].square().mean().sqrt())
 
 
 def _shares(level: Tensor, classes: int) -> Tensor:
-    """Share of each class in each row: integers `(N, K)` -> `(N, classes)`."""
+    """Returns the share of each class in each row, `(N, classes)`, of integers `(N, K)`."""
     n, k = level.shape
     row = torch.arange(n, device=level.device)[:, None] * classes
     counts = torch.bincount((level + row).flatten(), minlength=n * classes)
@@ -255,13 +259,17 @@ def _shares(level: Tensor, classes: int) -> Tensor:
 
 
 def _cell_means(inner: Tensor, cells: int) -> Tensor:
-    """Mean of each of `cells` x `cells` parts; `inner` lacks the view's outermost pixels."""
+    """Returns the mean of each of `cells` x `cells` parts; `inner` lacks the view's outermost
+    pixels.
+    """
     whole = nnf.pad(inner, (1, 1, 1, 1), mode="replicate")
     return nnf.adaptive_avg_pool2d(whole, cells)
 
 
 def _own_share(distance: Tensor) -> float:
-    """Mean over the rows of `(N, N)` of 1 / k, if the diagonal is among the row's k smallest."""
+    """Returns the mean over the rows of `(N, N)` of 1 / k, if the diagonal is among the row's k
+    smallest.
+    """
     # Ties of equal features are exact; others may differ by rounding.
     nearest = distance <= distance.amin(dim=1, keepdim=True) * (1 + 1e-9)
     return float((nearest.diagonal().double() / nearest.sum(dim=1)).mean())

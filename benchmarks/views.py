@@ -19,7 +19,7 @@ from typing import Any
 
 from benchmarks.timing import ratio, spread
 
-# Config -> images of a batch
+# By config: the number of images of a batch
 CASES = {"mscn_r50": 64, "simclr_r50": 64, "mscn_r50_tiny100": 256}
 HERE = Path(__file__).resolve().parents[1]
 
@@ -76,7 +76,7 @@ def in_checkout(folder: Path, config: str, batch: int) -> dict[str, Any]:
 
 
 def run(before: Path, rounds: int) -> dict[str, Any]:
-    """The result as one dict of builtins."""
+    """Returns the result as one dict of builtins."""
     from pretrain.common.environment import describe_environment, describe_hardware
 
     rows: dict[str, Any] = {}

@@ -229,5 +229,5 @@ declare_lists(
 
 
 def get_defaults() -> CN:
-    """A fresh copy of all keys with their defaults."""
+    """Returns a fresh copy of all keys with their defaults."""
     return _C.clone()

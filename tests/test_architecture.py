@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import time
+import tokenize
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ TOOLS = sorted(ROOT.glob("tools/[!_]*.py"))
 ALL_FILES = [*PACKAGE_FILES, *TOOLS]
 BENCHMARKS = sorted(ROOT.glob("benchmarks/*.py"))
 FROM_PRETRAIN = ("common", "backbones", "data", "optim")
-# Floors that all tasks stand on -> what of `transfer` they may import: no task.
+# Packages that all tasks use, and what of `transfer` each may import: no task.
 FLOORS = {
     "training": ("training", "checkpoints", "datasets"),
     "trials": ("trials", "checkpoints", "results"),
@@ -124,6 +125,19 @@ def functions(path: Path) -> list[ast.FunctionDef]:
     return [node for node in ast.walk(tree) if isinstance(node, kinds)]
 
 
+def arrows(path: Path) -> list[int]:
+    """Returns the lines of comments and docstrings that have an arrow in place of a verb."""
+    with tokenize.open(path) as file:
+        tokens = tokenize.generate_tokens(file.readline)
+        texts = [
+            (token.start[0] + number, line)
+            for token in tokens
+            if token.type == tokenize.COMMENT or token.string.startswith('"""')
+            for number, line in enumerate(token.string.split("\n"))
+        ]
+    return [number for number, line in texts if re.search(r"\s<?->(\s|$)|\u2192", line)]
+
+
 @pytest.mark.parametrize("path", PACKAGE_FILES, ids=module_name)
 def test_import_rules(path: Path) -> None:
     name = module_name(path)
@@ -212,6 +226,24 @@ def test_sizes_and_docstrings(path: Path) -> None:
     for function in functions(path):
         lines = function.end_lineno - function.lineno + 1
         assert lines <= 80, f"{path}:{function.lineno}: {function.name} has {lines} lines"
+
+
+@pytest.mark.parametrize("path", [*ALL_FILES, *BENCHMARKS], ids=module_name)
+def test_docstrings_and_comments_have_verbs_not_arrows(path: Path) -> None:
+    found = arrows(path)
+    assert not found, f"{path}: lines {found}: write what is returned, or 'by name: ...'"
+
+
+def test_an_arrow_is_found(tmp_path: Path) -> None:
+    code = '''"""Names -> shapes."""
+def f(x: int) -> str:
+    """(N, D) ->
+    (N,)."""
+    return "a -> b"  # name -> size
+PAIRS = {}  # by name: size
+'''
+    (tmp_path / "code.py").write_text(code)
+    assert arrows(tmp_path / "code.py") == [1, 3, 5]
 
 
 @pytest.mark.parametrize("path", PACKAGE_FILES, ids=module_name)

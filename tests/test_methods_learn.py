@@ -107,7 +107,7 @@ LEARN = (
 SHARPER = ("METHOD.TEMPERATURE", "0.1")
 FILTERED = ("VIEWS.A.HIGHPASS", "True", "VIEWS.B.HIGHPASS", "True")
 NARROW = ("METHOD.PROJECTOR.LAYERS", "2", "METHOD.PROJECTOR.HIDDEN_DIM", "256")
-# name -> steps, and settings that let it learn within them; all else is LEARN and the config.
+# by name: steps, and settings that let it learn within them; all else is LEARN and the config.
 LEARNERS: dict[str, tuple[str, ...]] = {
     "simclr": ("400",),
     "moco_v1": ("400",),

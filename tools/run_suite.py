@@ -90,7 +90,7 @@ def parse(argv: Sequence[str] | None) -> Namespace:
 
 
 def given_checkpoints(items: Sequence[str]) -> dict[str, str]:
-    """NAME=FILE texts -> {name: file}."""
+    """Returns the files by name, from texts NAME=FILE."""
     given = dict(item.split("=", 1) for item in items if "=" in item)
     if len(given) != len(items) or not all(given.values()):
         raise InputError(f"--checkpoint takes distinct NAME=FILE, got {' '.join(items)}")

@@ -130,7 +130,7 @@ def spectrum_of_runs(args: argparse.Namespace, output: Path) -> list[Path]:
 
 
 def _images(args: argparse.Namespace) -> ImageDataset | None:
-    """What --images names; None without it."""
+    """Returns what --images names; None without it."""
     from pretrain.data.pictures import open_pictures
 
     return open_pictures(args.images) if args.images else None

@@ -44,7 +44,7 @@ class Header:
 
 
 def read_header(path: Path) -> Header:
-    """The header of a config."""
+    """Returns the header of a config."""
     lines = []
     for line in path.read_text(encoding="utf-8").splitlines():
         if not line.startswith("#"):
@@ -54,7 +54,7 @@ def read_header(path: Path) -> Header:
 
 
 def parse_header(text: str) -> Header:
-    """A header's text, taken apart."""
+    """Returns a header's text, taken apart."""
     found = NOT_RUN.search(text)
     plain = " ".join(NOT_RUN.sub(". ", text).split())
     places = [*LABEL.finditer(plain)]
@@ -87,6 +87,8 @@ def _kind(label: str) -> tuple[str, str]:
 
 
 def _measured(text: str) -> tuple[str, str]:
-    """A text before and from "measured from ..." or "Random weights, seed 0, one run: ..." on."""
+    """Returns a text before and from "measured from ..." or "Random weights, seed 0, one run: ..."
+    on.
+    """
     match = re.search(r"[;,. ]*\b([Mm]easured from .*|Random weights\b[^.:]*, one run: .*)$", text)
     return (text[: match.start()], match.group(1).strip(" .")) if match else (text, "")

@@ -108,7 +108,7 @@ class Comments:
         return {token.start[0]: token.string.lstrip("# ") for token in found}
 
     def of(self, line: int) -> str:
-        """The comment lines right above the statement at a line, then those behind it."""
+        """Returns the comment lines right above the statement at a line, then those behind it."""
         statement = self.statements[line]
         first, last = statement.lineno, _end(statement)
         above: list[str] = []
@@ -123,7 +123,9 @@ class Comments:
         return f"{upper} {lower}".strip()
 
     def docstring(self, line: int) -> str:
-        """The docstring of the function that the statement calls for its value, in one line."""
+        """Returns the docstring of the function that the statement calls for its value, in one
+        line.
+        """
         name = getattr(getattr(self.statements[line].value, "func", None), "id", "")
         for node in self.tree.body:
             if isinstance(node, ast.FunctionDef) and node.name == name:
@@ -136,18 +138,18 @@ def _end(node: ast.stmt) -> int:
 
 
 def pretraining_page() -> str:
-    """The keys of pretraining."""
+    """Returns the keys of pretraining."""
     return _page("pretraining", "pretrain/defaults.py", "get_defaults", pretrain_roles.ROLES)
 
 
 def detection_page() -> str:
-    """The keys of detection and semantic segmentation."""
+    """Returns the keys of detection and semantic segmentation."""
     path = "transfer/detection/defaults.py"
     return _page("detection and segmentation", path, "make_defaults", detection_roles.ROLES)
 
 
 def classification_page() -> str:
-    """The keys of classification."""
+    """Returns the keys of classification."""
     path = "transfer/classification/defaults.py"
     return _page("classification", path, "get_defaults", classification.ROLES)
 
@@ -173,7 +175,7 @@ def _section(name: str, node: CfgNode, cfg: CfgNode, comments: Comments, roles: 
 
 
 def _notes(name: str, node: CfgNode, parent: CfgNode, comments: Comments) -> Iterator[str]:
-    """What is said of a node as a whole, and of the nodes below it."""
+    """Yields what is said of a node as a whole, and of the nodes below it."""
     line = _line(parent, name.rsplit(".", 1)[-1])
     said = " ".join(filter(None, (comments.of(line), comments.docstring(line)))) if line else ""
     if said:
@@ -222,7 +224,9 @@ def _role(name: str, roles: Roles) -> str:
 
 
 def _unit(key: str, value: Any, said: str) -> str:
-    """What a number counts: said in the comment's first words or as "in UNIT", else by the name."""
+    """Returns what a number counts: said in the comment's first words or as "in UNIT", else by the
+    name.
+    """
     numbers = value if isinstance(value, (tuple, list)) else (value,)
     if not numbers or any(isinstance(n, bool) or not isinstance(n, (int, float)) for n in numbers):
         return ""

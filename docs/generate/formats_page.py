@@ -33,7 +33,7 @@ the reader calls the online network in it `trunk`.
 
 
 def formats_page() -> str:
-    """The whole page."""
+    """Returns the whole page."""
     kinds = [entry.evidence for entry in FORMATS.values()]
     text = INTRODUCTION.format(
         total=len(kinds),

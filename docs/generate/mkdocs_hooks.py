@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
-# File of the repository -> page of the site.
+# Pages of the site, by their files of the repository.
 OUTSIDE = {
     "README.md": "index.md",
     "CONTRIBUTING.md": "contributing.md",
@@ -41,7 +41,7 @@ def on_page_markdown(markdown: str, page: Any, **others: Any) -> str:
 
 
 def site_links(markdown: str, source: str) -> str:
-    """The text with the site's links; code blocks stay as they are.
+    """Returns the text with the site's links; code blocks stay as they are.
 
     Args:
         source: the file that the text is from, relative to the repository.

@@ -22,7 +22,7 @@ PAGES: dict[str, Callable[[], str]] = {
 
 
 def outdated() -> list[str]:
-    """Names of the pages whose committed text is not what the code gives."""
+    """Returns names of the pages whose committed text is not what the code gives."""
     return [name for name, make in PAGES.items() if _text(DOCS / name) != make()]
 
 

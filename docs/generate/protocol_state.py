@@ -26,7 +26,7 @@ CONFIGS, RESULTS = ROOT / "configs", ROOT / "docs" / "results"
 RUN, SMALL = "run here", "run here small"
 FORMAT, NO_RECORD = "read in format only", "no run is recorded"
 TWIN = re.compile(r"\bsmall twin of (\w+)\.yaml")
-# What a data set's name begins with -> the test that reads generated files in its layout.
+# By the beginning of a data set's name: the test that reads generated files in its layout.
 FORMAT_TESTS: Mapping[str, str] = {
     "voc_2007": "tests/transfer/datasets/test_voc.py",
     "coco_2017": "tests/transfer/datasets/test_registry.py",
@@ -75,7 +75,7 @@ class Kept(NamedTuple):
 
 
 def state_of(path: Path, header: Header) -> State:
-    """The state of the protocol in a config."""
+    """Returns the state of the protocol in a config."""
     own = _own_state(path, header)
     twins = [name for name, twin in _twins().items() if path.stem in twin]
     if own.kind == NO_RECORD and twins:
@@ -100,8 +100,9 @@ def _own_state(path: Path, header: Header) -> State:
 
 
 def scored_data(path: Path) -> str:
-    """The first test set of a config, of a pretraining config its training set; "" if its user has
-    to name it."""
+    """Returns the first test set of a config, of a pretraining config its training set; "" if its
+    user has to name it.
+    """
     pretrains = "pretrain" in path.parts
     names = _data_of(path, "TRAIN" if pretrains else "TEST")
     if names is None:
@@ -110,20 +111,22 @@ def scored_data(path: Path) -> str:
 
 
 def _data_of(path: Path, key: str) -> str | list[str] | None:
-    """DATASETS.`key` of a config or of the nearest config that it is based on."""
+    """Returns DATASETS.`key` of a config or of the nearest config that it is based on."""
     found = (content.get("DATASETS", {}).get(key) for _, content in base_chain(path))
     return next((names for names in found if names is not None), None)
 
 
 def format_test(data: str) -> str:
-    """The test that reads the layout of a data set's files; "" if it has no layout of its own."""
+    """Returns the test that reads the layout of a data set's files; "" if it has no layout of its
+    own.
+    """
     found = [prefix for prefix in FORMAT_TESTS if data.startswith(prefix)]
     return FORMAT_TESTS[max(found, key=len)] if found else ""
 
 
 @cache
 def kept_records() -> Mapping[str, Kept]:
-    """Protocol -> its records in a folder of docs/results that a page there links to."""
+    """Returns each protocol's records in a folder of docs/results that a page there links to."""
     pages = {page.stem: page.read_text(encoding="utf-8") for page in RESULTS.glob("*.md")}
     found: dict[str, Kept] = {}
     for file in RESULTS.rglob("record.json"):
@@ -140,7 +143,7 @@ def kept_records() -> Mapping[str, Kept]:
 
 @cache
 def _twins() -> Mapping[str, frozenset[str]]:
-    """Config that was run here -> the protocols whose small twin it is."""
+    """Returns, for each config that was run here, the protocols whose small twin it is."""
     found = {}
     for path in CONFIGS.rglob("*.yaml"):
         header = read_header(path)

@@ -45,7 +45,7 @@ OURS = re.compile(r"[;,]? ?(?:ours in )?docs/results/\w+\.md")
 
 
 def protocols_page() -> str:
-    """The whole page."""
+    """Returns the whole page."""
     parts = []
     for title, pattern, command in SECTIONS:
         files = sorted(CONFIGS.glob(pattern))
@@ -63,6 +63,6 @@ def _row(path: Path) -> Sequence[str]:
 
 
 def _state(path: Path, header: Header) -> str:
-    """The state, and what the header says of our runs."""
+    """Returns the state, and what the header says of our runs."""
     said = " ".join(filter(None, (header.own, header.not_run)))
     return "; ".join(filter(None, (str(state_of(path, header)), prose(said))))

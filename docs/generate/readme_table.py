@@ -33,7 +33,7 @@ class Group(NamedTuple):
     source: str
 
     def configs(self) -> list[Path]:
-        """The configs' files, by name."""
+        """Returns the configs' files, by name."""
         names = self.patterns.split()
         return sorted(
             {file for one in names for file in (CONFIGS / self.folder).glob(f"{one}.yaml")}
@@ -85,14 +85,14 @@ GROUPS = (
 
 
 def readme() -> str:
-    """The README's text with the table as it is now."""
+    """Returns the README's text with the table as it is now."""
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     rows = ((group.title, group.source, _state(group)) for group in GROUPS)
     return replaced(text, MODULE, table(("protocols", "source", "state"), rows).splitlines())
 
 
 def _state(group: Group) -> str:
-    """The states of the group's configs, with what shows that they were run."""
+    """Returns the states of the group's configs, with what shows that they were run."""
     found: dict[str, dict[str, list[str]]] = {}
     for path in group.configs():
         state = state_of(path, read_header(path))

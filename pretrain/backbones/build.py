@@ -83,7 +83,7 @@ def _from_timm(name: str, image_size: int, patch_size: int) -> nn.Module:
 
 
 def feature_width(trunk: nn.Module) -> int:
-    """The number D of pooled features of a trunk that `build_backbone` made."""
+    """Returns the number D of pooled features of a trunk that `build_backbone` made."""
     width = trunk.out_dim
     assert isinstance(width, int)
     return width

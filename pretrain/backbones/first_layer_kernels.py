@@ -51,7 +51,9 @@ class KernelFacts:
         return f"{blank} of {len(self.norms)} kernels blank ({rule}), {flat} flat"
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain builtins: counts, norms, and the indices of blank kernels, counted from 0."""
+        """Returns plain builtins: counts, norms, and the indices of blank kernels, counted from
+        0.
+        """
         return {
             "kernels": len(self.norms),
             "blank": int(self.blank.sum()),
@@ -64,7 +66,7 @@ class KernelFacts:
 
 
 def first_layer(state: Mapping[str, Tensor]) -> tuple[str, Tensor]:
-    """Name and kernels `(K, 3, h, w)` of the first convolution that reads colours.
+    """Returns the name and kernels `(K, 3, h, w)` of the first convolution that reads colours.
 
     Raises:
         InputError: there is no such convolution, or its values are not finite.
@@ -84,7 +86,9 @@ def first_layer(state: Mapping[str, Tensor]) -> tuple[str, Tensor]:
 
 
 def judge_kernels(kernels: Tensor, blank_below: float = BLANK_BELOW) -> KernelFacts:
-    """Which of the kernels `(K, 3, h, w)` are blank, and which are flat (see the module)."""
+    """Returns which of the kernels `(K, 3, h, w)` are blank, and which are flat (see the
+    module).
+    """
     norms = kernels.flatten(1).norm(dim=1)
     reference = torch.quantile(norms, REFERENCE_QUANTILE).item()
     # A layer of zeros has no reference to compare with: all of its kernels are blank.
@@ -125,19 +129,24 @@ def kernel_sheet(kernels: Tensor, facts: KernelFacts, title: str, cell: int = 40
 def tile_kernels(
     kernels: np.ndarray, scales: np.ndarray, zoom: int, frames: np.ndarray | None = None
 ) -> np.ndarray:
-    """(K, 3, h, w) float -> uint8 (H, W, 3), about square, with two light pixels between cells.
+    """Returns a picture of kernels, about square, with two light pixels between cells.
 
     Args:
+        kernels: (K, 3, h, w) float.
         scales: (K,), for each kernel the absolute value that is shown as black or full colour.
         zoom: side of a weight in pixels.
         frames: (K,) bool, True for kernels with a red border.
+
+    Returns:
+        uint8 (H, W, 3).
     """
     count, _, height, width = kernels.shape
     scales = np.where(scales > 0, scales, 1.0).reshape(-1, 1, 1, 1)
     scaled = np.clip(kernels / scales, -1.0, 1.0)
     pixels = np.rint(127.5 + 127.5 * scaled).astype(np.uint8).transpose(0, 2, 3, 1)
     pixels = pixels.repeat(zoom, axis=1).repeat(zoom, axis=2)
-    columns = 1 << (max(1, count - 1).bit_length() + 1) // 2  # 32 -> 8, 64 -> 8
+    # 8 columns for 32 kernels, and 8 for 64
+    columns = 1 << (max(1, count - 1).bit_length() + 1) // 2
     lines = -(-count // columns)
     cell_h, cell_w = height * zoom + 2, width * zoom + 2
     sheet = np.full((lines * cell_h, columns * cell_w, 3), BORDER, np.uint8)

@@ -62,7 +62,9 @@ PREDICTORS: dict[str, HeadStyle] = {
 
 
 def build_head(widths: Sequence[int], style: HeadStyle) -> nn.Sequential:
-    """An MLP with `widths` (input, hidden ..., output) features. InputError for less than two."""
+    """Returns an MLP with `widths` (input, hidden ..., output) features. InputError for less than
+    two.
+    """
     if len(widths) < 2:
         raise InputError(f"a head needs at least one layer, got widths {list(widths)}")
     find(style.last_norm, dict.fromkeys(LAST_NORMS), "last norm of a head")
@@ -91,7 +93,7 @@ def build_projector(
     layers: int = 3,
     style: str = "simclr",
 ) -> nn.Sequential:
-    """A projector of `layers` linear layers in the style of PROJECTORS.
+    """Returns a projector of `layers` linear layers in the style of PROJECTORS.
 
     SimCLR v2 has 3 layers, v1 has 2; MoCo v1 has 1. InputError for layers < 1 or an unknown style.
     """
@@ -102,5 +104,8 @@ def build_projector(
 
 
 def build_predictor(dim: int, *, hidden_dim: int, style: str) -> nn.Sequential:
-    """A predictor dim -> hidden_dim -> dim in a style of PREDICTORS. InputError if unknown."""
+    """Returns a predictor from dim over hidden_dim to dim, in a style of PREDICTORS.
+
+    Raises InputError if the style is unknown.
+    """
     return build_head([dim, hidden_dim, dim], find(style, PREDICTORS, "predictor style"))

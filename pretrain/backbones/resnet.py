@@ -41,7 +41,7 @@ class Trunk(nn.Module):
         self.out_dim = (last.bn3 if isinstance(last, Bottleneck) else last.bn2).num_features
 
     def forward_stages(self, x: Tensor) -> dict[str, Tensor]:
-        """The maps after the stem ("stem") and after each stage, by name."""
+        """Returns the maps after the stem ("stem") and after each stage, by name."""
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
         maps = {"stem": x}
         for stage in self.stages:
@@ -58,7 +58,7 @@ class Trunk(nn.Module):
         return checkpoint(block, x, use_reentrant=False, preserve_rng_state=False, context_fn=twice)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, 3, H, W) -> globally averaged last map (N, D)."""
+        """Returns the globally averaged last map (N, D) of images (N, 3, H, W)."""
         return self.forward_stages(x)[self.stages[-1]].mean(dim=(2, 3))
 
 

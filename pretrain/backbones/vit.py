@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def is_vit(trunk: nn.Module) -> TypeGuard[VisionTransformer]:
-    """Whether the trunk is a timm ViT that `encode_tokens` supports.
+    """Returns whether the trunk is a timm ViT that `encode_tokens` supports.
 
     It must have plain patches, and one class token with its own position as the pooled output.
     """
@@ -36,12 +36,12 @@ def is_vit(trunk: nn.Module) -> TypeGuard[VisionTransformer]:
 
 
 def patch_side(vit: VisionTransformer) -> int:
-    """Side of a patch in pixels."""
+    """Returns the side of a patch in pixels."""
     return int(vit.patch_embed.patch_size[0])
 
 
 def check_patches(vit: VisionTransformer, sizes: dict[str, int]) -> None:
-    """Raises InputError, with the key, if patches do not tile one of the sizes (key -> pixels)."""
+    """Raises InputError if patches do not tile one of the sizes in pixels, and names its key."""
     side = patch_side(vit)
     for key, size in sizes.items():
         if size % side:
@@ -49,14 +49,14 @@ def check_patches(vit: VisionTransformer, sizes: dict[str, int]) -> None:
 
 
 def position_embedding(vit: VisionTransformer, rows: int, columns: int) -> Tensor:
-    """The embedding (1, 1 + rows * columns, D), resampled bicubically for another grid."""
+    """Returns the embedding (1, 1 + rows * columns, D), resampled bicubically for another grid."""
     from timm.layers import resample_abs_pos_embed
 
     return resample_abs_pos_embed(vit.pos_embed, [rows, columns], num_prefix_tokens=1)
 
 
 def encode_tokens(vit: VisionTransformer, images: Tensor, keep: Tensor | None = None) -> Tensor:
-    """Class token and patches after the last norm.
+    """Returns the class token and patches after the last norm.
 
     Args:
         images: (N, 3, H, W).
@@ -84,7 +84,7 @@ def take_tokens(tokens: Tensor, index: Tensor) -> Tensor:
 def random_orders(
     images: int, patches: int, generator: torch.Generator | None, device: torch.device
 ) -> Tensor:
-    """A random order of the patches for each image, (N, L) int64 on `device`.
+    """Returns a random order of the patches for each image, (N, L) int64 on `device`.
 
     It is drawn on the generator's device (the CPU if there is none) from uniform noise, image by
     image.
@@ -95,7 +95,8 @@ def random_orders(
 
 
 def sine_cosine_positions(dim: int, rows: int, columns: int) -> Tensor:
-    """Fixed 2-D position embedding (1, 1 + rows * columns, dim), zeros for the class token.
+    """Returns a fixed 2-D position embedding (1, 1 + rows * columns, dim), zeros for the class
+    token.
 
     It is that of MAE's util/pos_embed.py: half of the channels encode x, half encode y, each half
     as sines then cosines with frequencies 10000^(-2i / (dim / 2)). Raises InputError if 4 does not

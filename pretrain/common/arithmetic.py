@@ -23,7 +23,7 @@ OPERATIONS: Mapping[type, Callable[[Any, Any], Any]] = {
 
 
 def evaluate(text: str) -> Any:
-    """The value of the expression.
+    """Returns the value of the expression.
 
     Raises ValueError for anything that is not such arithmetic, or too much of it.
     """

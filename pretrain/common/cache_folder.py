@@ -7,5 +7,5 @@ from pathlib import Path
 
 
 def cache_folder() -> Path:
-    """`$MSCN_CACHE`, else `~/.cache/mscn`. What is in it may be deleted at any time."""
+    """Returns `$MSCN_CACHE`, else `~/.cache/mscn`. What is in it may be deleted at any time."""
     return Path(os.environ.get("MSCN_CACHE") or Path.home() / ".cache" / "mscn")

@@ -75,7 +75,7 @@ def _begin(path: Path) -> tuple[int, str]:
 
 
 def previous_of(path: Path) -> Path:
-    """The name of a file's previous version: checkpoint.prev.pth for checkpoint.pth."""
+    """Returns the name of a file's previous version: checkpoint.prev.pth for checkpoint.pth."""
     return path.with_name(f"{path.stem}.prev{path.suffix}")
 
 
@@ -96,7 +96,7 @@ def _keep(path: Path, previous: Path) -> None:
 
 
 def read_newest(paths: Sequence[Path], read: Callable[[Path], Value]) -> tuple[Value, Path]:
-    """The content and the path of the first file that can be read.
+    """Returns the content and the path of the first file that can be read.
 
     Every process must call this. A damaged file is not lost: it is renamed with the suffix
     .damaged, and a log line says so.
@@ -184,8 +184,8 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
 
 
 def load_newest_checkpoint(path: Path) -> tuple[dict[str, Any], Path] | None:
-    """The checkpoint from which a run continues, and its file. The file is `path`, or the one
-    before it if `path` is missing or damaged. None if there is neither.
+    """Returns the checkpoint from which a run continues, and its file. The file is `path`, or the
+    one before it if `path` is missing or damaged. None if there is neither.
 
     Raises InputError as `load_checkpoint` does.
     """
@@ -222,13 +222,17 @@ def save_weights(path: str | Path, tensors: Mapping[str, Tensor], facts: Mapping
 
 
 def read_facts(state: Mapping[str, Tensor]) -> dict[str, Any] | None:
-    """The facts that `save_weights` stored with the tensors, or None for a plain state_dict."""
+    """Returns the facts that `save_weights` stored with the tensors, or None for a plain
+    state_dict.
+    """
     text = getattr(state, "_metadata", {}).get("transfer")
     return parse_json(text) if isinstance(text, str) else None
 
 
 def rng_state() -> dict[str, Any]:
-    """The state of Python's, numpy's and torch's global generators, as tensors and builtins."""
+    """Returns the state of Python's, numpy's and torch's global generators, as tensors and
+    builtins.
+    """
     version, internal, gauss = random.getstate()
     legacy = np.random.get_state()
     assert isinstance(legacy, tuple)  # numpy returns a mapping only on request

@@ -35,7 +35,7 @@ class Command(Protocol):
 
 
 def make_parser(description: str, example: str, overrides: bool = True) -> argparse.ArgumentParser:
-    """A parser whose `--help` ends with a runnable example.
+    """Returns a parser whose `--help` ends with a runnable example.
 
     Args:
         overrides: adds `opts`, the KEY VALUE config overrides, which come last.
@@ -50,7 +50,9 @@ def add_command(
     example: str,
     overrides: bool = False,
 ) -> argparse.ArgumentParser:
-    """The parser of one command among several (`parser.add_subparsers()`); see `make_parser`."""
+    """Returns the parser of one command among several (`parser.add_subparsers()`); see
+    `make_parser`.
+    """
     parser = commands.add_parser(name, help=description, **_style(description, example))
     return _with_common(parser, overrides)
 
@@ -74,7 +76,9 @@ def _style(description: str, example: str) -> dict[str, Any]:
 
 
 def _with_common(parser: argparse.ArgumentParser, overrides: bool) -> argparse.ArgumentParser:
-    """The parser with what every command has: --quiet, --verbose, perhaps KEY VALUE pairs."""
+    """Returns the parser with what every command has: --quiet, --verbose, perhaps KEY VALUE
+    pairs.
+    """
     add_verbosity(parser)
     if overrides:
         parser.add_argument(
@@ -96,8 +100,8 @@ def split_overrides(words: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def short_names(paths: Sequence[str | Path]) -> list[str]:
-    """A short name for each path: its last part without suffix. If that is ambiguous, folders above
-    it are put before it, joined by "-".
+    """Returns a short name for each path: its last part without suffix. If that is ambiguous,
+    folders above it are put before it, joined by "-".
 
     Raises:
         InputError: a path is given twice.
@@ -135,7 +139,7 @@ def tool(main: Main) -> Command:
 
 
 def _own_environment() -> dict[str, str]:
-    """The variables of this project, such as MSCN_TRUST."""
+    """Returns the variables of this project, such as MSCN_TRUST."""
     return {name: value for name, value in os.environ.items() if name.startswith("MSCN_")}
 
 
@@ -149,7 +153,8 @@ RUN_MARKS = (
 
 
 def output_folder(path: str | Path, resume: bool, marks: Sequence[str] = RUN_MARKS) -> Path:
-    """The output folder, if no other run has used it. It is made only when something is written.
+    """Returns the output folder, if no other run has used it. It is made only when something is
+    written.
 
     Args:
         resume: whether the user asked to continue the run in this folder.

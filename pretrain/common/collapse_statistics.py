@@ -8,7 +8,7 @@ from torch.nn.functional import normalize
 
 
 def feature_std(z: Tensor) -> float:
-    """Mean over dimensions of the standard deviation of the L2-normalised rows.
+    """Returns the mean over dimensions of the standard deviation of the L2-normalised rows.
 
     It is near 1/sqrt(D) for evenly spread features, and 0 after a collapse (Chen and He 2021,
     SimSiam).
@@ -17,17 +17,18 @@ def feature_std(z: Tensor) -> float:
 
 
 def feature_std_tensor(z: Tensor) -> Tensor:
-    """`feature_std` as a scalar on the device of z, without waiting for a GPU."""
+    """Returns `feature_std` as a scalar on the device of z, without waiting for a GPU."""
     return normalize(z.float(), dim=1).std(dim=0).mean()
 
 
 def effective_rank(z: Tensor) -> float:
-    """exp(entropy) of `singular_values` (Roy, Vetterli 2007); NaN if these are."""
+    """Returns exp(entropy) of `singular_values` (Roy, Vetterli 2007); NaN if these are."""
     return torch.special.entr(singular_values(z)).sum().exp().item()
 
 
 def singular_values(z: Tensor) -> Tensor:
-    """Singular values of the centred features as shares of their sum: min(N, D), decreasing.
+    """Returns the singular values of the centred features as shares of their sum: min(N, D),
+    decreasing.
 
     They are NaN if features are not finite: a run that diverged says so by its loss, in one line.
     """

@@ -26,7 +26,7 @@ CHECKOUT = Path(__file__).resolve().parents[2]  # site-packages if a wheel is in
 BASE_KEY = "_BASE_"
 MOST_FILES = 100  # of a config and all its bases: lists of bases could name each other without end
 ANY = object()
-# Folder below configs/ -> the command that reads its configs
+# The command that reads the configs of each folder below configs/
 COMMANDS = {
     "pretrain": "tools/train_ssl.py",
     "detection": "tools/train_det.py",
@@ -51,12 +51,14 @@ UNREADABLE = (OSError, UnicodeDecodeError, yaml.YAMLError, pickle.UnpicklingErro
 
 
 def is_checkout() -> bool:
-    """Whether this code runs from a checkout of the project, and not from an installed wheel."""
+    """Returns whether this code runs from a checkout of the project, and not from an installed
+    wheel.
+    """
     return (CHECKOUT / "setup.cfg").is_file() and (CHECKOUT / "tools").is_dir()
 
 
 def shipped_folder(name: str) -> Path:
-    """The folder `configs` or `tools` that ships with the code.
+    """Returns the folder `configs` or `tools` that ships with the code.
 
     A wheel has it below `mscn` (see `setup.py`).
 
@@ -101,7 +103,9 @@ def find_config(name: str, folder: str = "configs") -> Path:
 
 
 def _some(names: Sequence[str], most: int = 12) -> str:
-    """The first names and the number of the others, because all names would fill a screen."""
+    """Returns the first names and the number of the others, because all names would fill a
+    screen.
+    """
     others = f", and {len(names) - most} others" if len(names) > most else ""
     return f"{', '.join(names[:most])}{others}"
 
@@ -178,7 +182,7 @@ def load_keys(path: Path, defaults: CfgNode, keys: Collection[str]) -> CfgNode:
 
 
 def _picked(content: Mapping[str, Any], keys: Collection[str]) -> dict[str, Any]:
-    """The nested mapping with only these dotted keys."""
+    """Returns the nested mapping with only these dotted keys."""
     found: dict[str, Any] = {}
     for section in {key.partition(".")[0] for key in keys} & set(content):
         below = [key.partition(".")[2] for key in keys if key.startswith(f"{section}.")]
@@ -191,16 +195,16 @@ def _picked(content: Mapping[str, Any], keys: Collection[str]) -> dict[str, Any]
 
 
 def dump_yaml(cfg: CfgNode) -> str:
-    """The merged config as YAML text with sorted keys (no timestamps, no comments)."""
+    """Returns the merged config as YAML text with sorted keys (no timestamps, no comments)."""
     return yaml.safe_dump(_plain(cfg), sort_keys=True, default_flow_style=None)
 
 
 def config_sha256(cfg: CfgNode, ignore: Mapping[str, Any] = PRETRAIN_IGNORED) -> str:
-    """Identity of a protocol: sha256 of the config without some keys.
+    """Returns the identity of a protocol: sha256 of the config without some keys.
 
     Args:
-        ignore: dotted key -> the value at which it is left out, or `ANY`. The default are the keys
-            that the identity of a pretraining config leaves out, see `pretrain/roles.py`.
+        ignore: for dotted keys, the value at which a key is left out, or `ANY`. The default are the
+            keys that the identity of a pretraining config leaves out, see `pretrain/roles.py`.
     """
     kept = _plain(cfg)
     for key, value in ignore.items():
@@ -214,7 +218,7 @@ def config_sha256(cfg: CfgNode, ignore: Mapping[str, Any] = PRETRAIN_IGNORED) ->
 
 
 def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """A config's values by their dotted keys, tuples as lists."""
+    """Returns a config's values by their dotted keys, tuples as lists."""
     found: dict[str, Any] = {}
     for key, value in tree.items():
         name = f"{prefix}{key}"
@@ -225,8 +229,9 @@ def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def differences(
     old: Mapping[str, Any], new: Mapping[str, Any], free: tuple[str, ...] = ()
 ) -> list[str]:
-    """The differences of two `flat` configs, as ["KEY (a then, b now)"] in the order of the keys.
-    Keys that begin with one of `free` may differ."""
+    """Returns the differences of two `flat` configs, as ["KEY (a then, b now)"] in the order of the
+    keys. Keys that begin with one of `free` may differ.
+    """
     return [
         f"{key} ({old.get(key)} then, {new.get(key)} now)"
         for key in sorted({*old, *new})
@@ -248,7 +253,7 @@ def check_no_differences(found: Sequence[str], what: str, further: str = "") -> 
 
 
 def has_section(path: Path, name: str) -> bool:
-    """Whether the file or one of its bases has a section (or key) of this name at the top.
+    """Returns whether the file or one of its bases has a section (or key) of this name at the top.
 
     Raises InputError as `base_chain` does.
     """
@@ -287,7 +292,8 @@ def base_chain(path: Path) -> Iterator[tuple[Path, dict]]:
 
 
 def _base_file(base: str, path: Path) -> Path:
-    """The base that a config names: a file relative to it, or the shipped config of that name.
+    """Returns the base that a config names: a file relative to it, or the shipped config of that
+    name.
 
     So a user's config can extend a shipped one without knowing where mscn is installed.
     """
@@ -382,7 +388,9 @@ def _merged(
 
 
 def _unknown(cfg: CfgNode, names: list[str]) -> str:
-    """One text about all unknown keys, each with known keys of that name or a similar spelling."""
+    """Returns one text about all unknown keys, each with known keys of that name or a similar
+    spelling.
+    """
     texts = []
     for name in names:
         prefix, _, last = name.rpartition(".")
@@ -396,7 +404,9 @@ def _unknown(cfg: CfgNode, names: list[str]) -> str:
 
 
 def _section(cfg: CfgNode, prefix: str) -> CfgNode:
-    """The section of that name, or its deepest parent that exists: a file's key may have dots."""
+    """Returns the section of that name, or its deepest parent that exists: a file's key may have
+    dots.
+    """
     for part in filter(None, prefix.split(".")):
         if not isinstance(cfg.get(part), CfgNode):
             break

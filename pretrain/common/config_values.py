@@ -49,7 +49,7 @@ def declare_lists(defaults: CfgNode, lists: Mapping[str, Items]) -> None:
 
 
 def declared_lists(cfg: CfgNode) -> Mapping[str, Items]:
-    """The declarations of `declare_lists` for the defaults that a config was made from."""
+    """Returns the declarations of `declare_lists` for the defaults that a config was made from."""
     return cfg.__dict__.get(_DECLARED, {})
 
 
@@ -89,7 +89,9 @@ def coerce(value: Any, default: Any, name: str, items: Items | None = None) -> A
 
 
 def _coerce_items(value: Any, default: Sequence[Any], name: str, items: Items | None) -> list[Any]:
-    """The items of a list, each of the declared kind, otherwise of the kind of the default."""
+    """Returns the items of a list, each of the declared kind, otherwise of the kind of the
+    default.
+    """
     found = [value] if isinstance(value, (str, int, float)) else value
     if not isinstance(found, (tuple, list)):
         raise InputError(f"{name} must be a list, got {shown(value)}")
@@ -117,7 +119,7 @@ def _number_or_row(item: Any, name: str, flat: bool) -> Any:
 
 
 def _kind_of(default: Sequence[Any]) -> type | None:
-    """The type of the default's items, if all have the same."""
+    """Returns the type of the default's items, if all have the same."""
     for kind in (float, str, list):
         allowed = (tuple, list) if kind is list else _ALLOWED[kind]
         if default and all(type(item) in allowed for item in default):
@@ -126,7 +128,9 @@ def _kind_of(default: Sequence[Any]) -> type | None:
 
 
 def _checked(value: Any, name: str) -> Any:
-    """The value; raises InputError for NaN, infinity, huge numbers or control characters."""
+    """Returns the value; raises InputError for NaN, infinity, huge numbers or control
+    characters.
+    """
     if isinstance(value, float) and not math.isfinite(value):
         raise InputError(f"{name} must be a finite number, got {value}")
     if isinstance(value, int) and not -MOST_WHOLE <= value < MOST_WHOLE:
@@ -137,7 +141,9 @@ def _checked(value: Any, name: str) -> Any:
 
 
 def parse_literal(text: str) -> Any:
-    """The value of a Python literal; otherwise the text itself (as yacs reads overrides)."""
+    """Returns the value of a Python literal; otherwise the text itself (as yacs reads
+    overrides).
+    """
     try:
         with warnings.catch_warnings():  # the compiler warns of text that is not code
             warnings.simplefilter("ignore")

@@ -28,17 +28,17 @@ Value = TypeVar("Value")
 
 
 def world_size() -> int:
-    """Number of processes W."""
+    """Returns the number of processes W."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def rank() -> int:
-    """This process's number, 0..W-1."""
+    """Returns this process's number, 0..W-1."""
     return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
 
 
 def is_main() -> bool:
-    """Whether this process writes files and prints."""
+    """Returns whether this process writes files and prints."""
     return rank() == 0
 
 
@@ -87,7 +87,7 @@ def check_device(kind: str, key: str = "device") -> None:
 
 
 def process_device(kind: str = "cuda") -> torch.device:
-    """This process's GPU, or the CPU if there is no GPU or `kind` is "cpu".
+    """Returns this process's GPU, or the CPU if there is no GPU or `kind` is "cpu".
 
     Raises InputError for another kind, because the run would use a device that was not requested.
     """
@@ -110,7 +110,8 @@ def close_distributed() -> None:
 
 
 def distribute(module: nn.Module, static: bool = False) -> nn.Module:
-    """The module itself in one process, otherwise its DistributedDataParallel, on its device.
+    """Returns the module itself in one process, otherwise its DistributedDataParallel, on its
+    device.
 
     Buffers are not broadcast before each step: our batch norms keep them equal, or need their own.
     A module whose attribute `leaves_unused` is true has parameters that its loss does not use.
@@ -134,12 +135,12 @@ def distribute(module: nn.Module, static: bool = False) -> nn.Module:
 
 
 def under_torchrun() -> bool:
-    """Whether an elastic launcher (torchrun or `launch`) started this process."""
+    """Returns whether an elastic launcher (torchrun or `launch`) started this process."""
     return "TORCHELASTIC_RUN_ID" in os.environ or "LOCAL_RANK" in os.environ
 
 
 def is_first_of_launcher() -> bool:
-    """Whether this process is the only one, or the first that an elastic launcher started.
+    """Returns whether this process is the only one, or the first that an elastic launcher started.
 
     It works before the processes have joined (for later, see `is_main`). Use it for work that one
     process does for all: checking the input, making the folder, printing.
@@ -160,7 +161,7 @@ def check_gpus(num_gpus: int) -> None:
 
 
 def will_launch(num_processes: int) -> bool:
-    """Whether `launch` starts processes, which get their arguments pickled."""
+    """Returns whether `launch` starts processes, which get their arguments pickled."""
     return num_processes > 1 and not under_torchrun()
 
 
@@ -243,7 +244,7 @@ class _GatherRows(torch.autograd.Function):
 
 
 def gather_with_grad(rows: Tensor) -> Tensor:
-    """(N, D) per process -> (W*N, D) on every process, in rank order, differentiable.
+    """Returns the rows of all processes, (W*N, D) in rank order, differentiable; `rows` are (N, D).
 
     The backward pass adds up the gradients of all processes for a row.
     """
@@ -251,7 +252,10 @@ def gather_with_grad(rows: Tensor) -> Tensor:
 
 
 def gather_rows(rows: Tensor) -> Tensor:
-    """(N, D) per process -> (W*N, D) on every process, in rank order, without a gradient."""
+    """Returns the rows of all processes, (W*N, D) in rank order, without a gradient.
+
+    `rows` are those of this process, (N, D).
+    """
     if world_size() == 1:
         return rows
     # Gathered into one tensor: a list of tensors would cost a GPU a copy for each process.
@@ -261,7 +265,7 @@ def gather_rows(rows: Tensor) -> Tensor:
 
 
 def all_reduce_mean(value: Tensor) -> Tensor:
-    """The mean over processes, without a gradient; `value` itself stays unchanged."""
+    """Returns the mean over processes, without a gradient; `value` itself stays unchanged."""
     if world_size() == 1:
         return value.detach()
     total = value.detach().clone()
@@ -270,7 +274,8 @@ def all_reduce_mean(value: Tensor) -> Tensor:
 
 
 def from_main(value: Value | None, make: Callable[[], Value]) -> Value:
-    """Each process's own value; but if one process has none, the main process's value for all.
+    """Returns each process's own value; but if one process has none, the main process's value for
+    all.
 
     The main process sends its value to the others, and calls `make` if it has none. So a folder
     that all processes need is listed only once. All processes must call this.
@@ -297,7 +302,7 @@ def from_main(value: Value | None, make: Callable[[], Value]) -> Value:
 
 
 def gather_objects(value: Any) -> list[Any]:
-    """Every rank's (picklable) value, in rank order, on every rank."""
+    """Returns every rank's (picklable) value, in rank order, on every rank."""
     if world_size() == 1:
         return [value]
     values: list[Any] = [None] * world_size()
@@ -306,5 +311,5 @@ def gather_objects(value: Any) -> list[Any]:
 
 
 def gather_items(items: list[Any]) -> list[Any]:
-    """The (picklable) items of all ranks in one list, in rank order, on every rank."""
+    """Returns the (picklable) items of all ranks in one list, in rank order, on every rank."""
     return [item for part in gather_objects(items) for item in part]

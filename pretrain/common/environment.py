@@ -26,7 +26,9 @@ PACKAGES = (
 
 
 def describe_environment() -> dict[str, str]:
-    """Versions of Python and of packages that change numbers, and this checkout's git commit."""
+    """Returns versions of Python and of packages that change numbers, and this checkout's git
+    commit.
+    """
     versions = {"python": platform.python_version(), "platform": platform.system()}
     versions.update({name: _version(name) for name in (*PACKAGES, "detectron2", "mscn")})
     cuda = torch.version.cuda if torch.cuda.is_available() else None
@@ -36,7 +38,7 @@ def describe_environment() -> dict[str, str]:
 
 
 def describe_hardware() -> dict[str, str | int]:
-    """Device name and count, processor, and the cores this process may use."""
+    """Returns the device name and count, processor, and the cores this process may use."""
     cuda = torch.cuda.is_available()
     return {
         "device": torch.cuda.get_device_name() if cuda else "cpu",
@@ -55,7 +57,7 @@ def _version(package: str) -> str:
 
 
 def _git_commit() -> str:
-    """The commit of the project's own checkout; "absent" for an installed wheel.
+    """Returns the commit of the project's own checkout; "absent" for an installed wheel.
 
     Git also searches the parent folders. For an environment inside another repository it would
     report the commit of that repository.

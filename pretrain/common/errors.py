@@ -70,7 +70,8 @@ def check_probability(name: str, value: float) -> None:
 
 
 def failure(error: BaseException) -> str:
-    """The line that says why a run failed, if the cause is outside the program; "" otherwise.
+    """Returns the line that says why a run failed, if the cause is outside the program; ""
+    otherwise.
 
     Such causes are: a training that diverged (FloatingPointError), errors of the operating system
     (a full or read-only disk, files that disappeared, no memory), a loader's process that something
@@ -109,7 +110,7 @@ def _memory_line(error: BaseException) -> str:
 
 
 def _peer_line(error: BaseException) -> str:
-    """The line of a process that was waiting for another process of its run."""
+    """Returns the line of a process that was waiting for another process of its run."""
     named = type(error).__name__ in ("DistBackendError", "DistNetworkError", "DistStoreError")
     if not named and not (isinstance(error, RuntimeError) and LOST_PEER.search(str(error))):
         return ""
@@ -121,7 +122,7 @@ def _peer_line(error: BaseException) -> str:
 
 
 def _process_line(error: BaseException) -> str:
-    """The line of the command that launched the processes of a run, of which one failed."""
+    """Returns the line of the command that launched the processes of a run, of which one failed."""
     for number, failed in getattr(error, "failures", {}).items():
         if failed.exitcode < 0:  # it could not say this itself
             name = signal.Signals(-failed.exitcode).name
@@ -148,21 +149,23 @@ def _worker_died(how: str) -> str:
 
 
 def _death_of_a_worker(error: BaseException) -> str:
-    """How a loader's process died, if `error` is torch's message about it; "" otherwise. torch
-    raises it at any point of the program, so it may be the cause of a different error."""
+    """Returns how a loader's process died, if `error` is torch's message about it; "" otherwise.
+    torch raises it at any point of the program, so it may be the cause of a different error.
+    """
     found = re.match(r"DataLoader worker \(pid(?:\(s\))? [\d, ]+\) ([^.]*)", str(error))
     return found[1] if found and isinstance(error, RuntimeError) else ""
 
 
 def _in_loader(error: BaseException) -> bool:
-    """Whether an error was raised while torch's loader waited for a batch."""
+    """Returns whether an error was raised while torch's loader waited for a batch."""
     frames = traceback.extract_tb(error.__traceback__)
     return any(frame.filename.endswith("torch/utils/data/dataloader.py") for frame in frames)
 
 
 def refused_by_system(error: BaseException | None) -> OSError | None:
-    """The system's error that is `error`, or the disk failure that led to it; None: there is
-    another cause. A system's error is one of REMEDIES, or any that names a file."""
+    """Returns the system's error that is `error`, or the disk failure that led to it; None: there
+    is another cause. A system's error is one of REMEDIES, or any that names a file.
+    """
     if isinstance(error, OSError) and error.errno is not None:
         if error.filename is not None or any(error.errno in codes for codes in REMEDIES):
             return error
@@ -170,8 +173,8 @@ def refused_by_system(error: BaseException | None) -> OSError | None:
 
 
 def disk_failure(error: BaseException | None, codes: tuple[int, ...] = DISK) -> OSError | None:
-    """The error of a disk that is full, fails or cannot be written, if it is `error` or led to it;
-    None: there is another cause.
+    """Returns the error of a disk that is full, fails or cannot be written, if it is `error` or led
+    to it; None: there is another cause.
 
     torch.save raises its own RuntimeError if the file cannot take all bytes.
     """
@@ -182,7 +185,7 @@ def disk_failure(error: BaseException | None, codes: tuple[int, ...] = DISK) -> 
 
 
 def causes(error: BaseException | None) -> Iterator[BaseException]:
-    """The error, the error that led to it, and so on to the first one."""
+    """Yields the error, the error that led to it, and so on to the first one."""
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__

@@ -91,7 +91,7 @@ class _Places:
             self._first.append(printable(where, MOST_OF_PLACE))
 
     def text(self, kind: str) -> str:
-        """The kind with its count and first places."""
+        """Returns the kind with its count and first places."""
         label = ", first: " if self._count > len(self._first) else ": "
         return f"{kind} ({self._count}{label}{', '.join(self._first)})"
 

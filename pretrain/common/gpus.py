@@ -47,7 +47,7 @@ class Gpu:
     full: Speed | None = None
 
     def speed(self, half: bool) -> Speed | None:
-        """The speed of a training in mixed precision (`half`), or in float32."""
+        """Returns the speed of a training in mixed precision (`half`), or in float32."""
         return self.half if half else self.full
 
 
@@ -81,12 +81,12 @@ GPUS = {
 
 
 def find_gpu(name: str) -> Gpu:
-    """The card of this name. Raises InputError for an unknown name, with the known ones."""
+    """Returns the card of this name. Raises InputError for an unknown name, with the known ones."""
     return find(name.lower(), GPUS, "GPU", "--gpu")
 
 
 def present_gpu() -> Gpu | None:
-    """The machine's card with the least memory; None without CUDA.
+    """Returns the machine's card with the least memory; None without CUDA.
 
     Its speed is known if it is one of the calibrated kinds.
     """

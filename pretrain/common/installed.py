@@ -23,5 +23,5 @@ def check_installed(package: str, begin: str, install: str = "") -> None:
 
 
 def not_installed(begin: str, install: str) -> InputError:
-    """The error of `check_installed`."""
+    """Returns the error of `check_installed`."""
     return InputError(f"{begin} is not installed; python -m pip install {install}")

@@ -46,7 +46,7 @@ def nearest_neighbours(
     chunk: int = QUERY_CHUNK,
     block: int = BANK_BLOCK,
 ) -> Neighbours:
-    """The exact k most cosine-similar rows of the bank, by float32 products.
+    """Returns the exact k most cosine-similar rows of the bank, by float32 products.
 
     Args:
         bank: (N, D), queries: (M, D), of any float dtype; both are L2-normalised here in float32.
@@ -75,7 +75,9 @@ def nearest_neighbours(
 
 
 def _join(best: Neighbours | None, similarity: Tensor, k: int, start: int) -> Neighbours:
-    """The best k of `best` and of a new block (m, n), whose column c is bank row start + c."""
+    """Returns the best k of `best` and of a new block (m, n), whose column c is bank row start
+    + c.
+    """
     if best is None:
         return _top(similarity, k, start)
     if best.similarity.shape[1] < k:
@@ -95,7 +97,9 @@ def _join(best: Neighbours | None, similarity: Tensor, k: int, start: int) -> Ne
 
 
 def _top(similarity: Tensor, k: int, start: int) -> Neighbours:
-    """The best min(k, n) of each row of (m, n), in order; column c is bank row start + c."""
+    """Returns the best min(k, n) of each row of (m, n), in order; column c is bank row start +
+    c.
+    """
     k = min(k, similarity.shape[1])
     values, index = similarity.topk(k, dim=1)
     # If columns tie for the last place, topk takes any of them: such rows are sorted completely.
@@ -109,7 +113,9 @@ def _top(similarity: Tensor, k: int, start: int) -> Neighbours:
 
 
 def _merge(best: Neighbours, new: Neighbours, k: int) -> Neighbours:
-    """The best k of both. Rows of `new` are higher: a stable sort puts lower rows first in ties."""
+    """Returns the best k of both. Rows of `new` are higher: a stable sort puts lower rows first in
+    ties.
+    """
     values = torch.cat([best.similarity, new.similarity], dim=1)
     values, order = values.sort(dim=1, descending=True, stable=True)
     index = torch.cat([best.index, new.index], dim=1).gather(1, order[:, :k])
@@ -119,7 +125,8 @@ def _merge(best: Neighbours, new: Neighbours, k: int) -> Neighbours:
 def vote(
     similarity: Tensor, labels: Tensor, *, k: int, temperature: float, num_classes: int
 ) -> Tensor:
-    """Votes (M, C), float32, of the first k neighbours; each votes exp(similarity / temperature).
+    """Returns votes (M, C), float32, of the first k neighbours; each votes exp(similarity /
+    temperature).
 
     Args:
         similarity: (M, K) with K >= k.
@@ -140,7 +147,8 @@ def weighted_knn(
     num_classes: int,
     chunk: int = QUERY_CHUNK,
 ) -> dict[int, Tensor]:
-    """Class votes of the k most similar bank rows, each weighted by exp(cosine / temperature).
+    """Returns the class votes of the k most similar bank rows, each weighted by exp(cosine /
+    temperature).
 
     The method is that of DINO's eval_knn.py, after Wu et al. 2018 (Instance Discrimination).
 
@@ -177,7 +185,8 @@ def check_labels(labels: Tensor, num_classes: int, name: str) -> None:
 
 
 def label_rank(votes: Tensor, labels: Tensor) -> Tensor:
-    """Place (M,) of each row's label among its classes by votes (M, C): 0 is the most voted.
+    """Returns the place (M,) of each row's label among its classes by votes (M, C): 0 is the most
+    voted.
 
     If votes are equal, the lower class is first; a label without a vote has place C.
     """
@@ -188,5 +197,5 @@ def label_rank(votes: Tensor, labels: Tensor) -> Tensor:
 
 
 def top_accuracy(votes: Tensor, labels: Tensor, top: int = 1) -> float:
-    """Percentage of rows of votes (M, C) whose label is among the `top` highest."""
+    """Returns the percentage of rows of votes (M, C) whose label is among the `top` highest."""
     return 100.0 * (label_rank(votes, labels) < top).sum().item() / len(labels)

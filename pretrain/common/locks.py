@@ -101,7 +101,7 @@ class Holder:
 
     @classmethod
     def of_this_process(cls) -> Holder:
-        """The entry that this process writes into its locks."""
+        """Returns the entry that this process writes into its locks."""
         return cls(
             socket.gethostname(),
             os.getpid(),
@@ -126,12 +126,13 @@ class Holder:
         return cls(**texts) if texts.get("pid", 0) > 0 else None
 
     def is_here(self) -> bool:
-        """Whether the process is on this host."""
+        """Returns whether the process is on this host."""
         return self.host == socket.gethostname()
 
     def is_alive(self) -> bool:
-        """Whether the process still runs. A process on another host counts as alive, unless it
-        belonged to this SLURM job, which has been restarted."""
+        """Returns whether the process still runs. A process on another host counts as alive, unless
+        it belonged to this SLURM job, which has been restarted.
+        """
         if not self.is_here():
             return not self.slurm_job or self.slurm_job != os.environ.get("SLURM_JOB_ID")
         try:
@@ -220,7 +221,7 @@ def _write_holder(handle: TextIO) -> None:
 
 
 def _holder(path: Path) -> Holder:
-    """The holder of a lock that is taken; it may not have written its name yet."""
+    """Returns the holder of a lock that is taken; it may not have written its name yet."""
     for _ in range(5):
         if (found := Holder.read(path)) is not None:
             return found
@@ -229,7 +230,9 @@ def _holder(path: Path) -> Holder:
 
 
 def _is_held(path: Path) -> bool:
-    """Whether the process that a lock file names is alive, for file systems without locks."""
+    """Returns whether the process that a lock file names is alive, for file systems without
+    locks.
+    """
     found = Holder.read(path)
     return found is not None and found.pid != os.getpid() and found.is_alive()
 
@@ -243,7 +246,7 @@ def _check_alone(path: Path, what: str) -> None:
 
 
 def _take(handle: TextIO, wait: bool = False) -> bool | None:
-    """Whether the lock of a file could be taken; None: the file system has no locks."""
+    """Returns whether the lock of a file could be taken; None: the file system has no locks."""
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except BlockingIOError:
@@ -293,7 +296,9 @@ def _remove_empty(made: Sequence[Path]) -> None:
 
 
 def _birth(pid: int) -> int:
-    """The start time of a process, in the kernel's ticks since the machine's start; 0: unknown."""
+    """Returns the start time of a process, in the kernel's ticks since the machine's start; 0:
+    unknown.
+    """
     try:
         fields_of = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         return int(fields_of[19])
@@ -302,5 +307,5 @@ def _birth(pid: int) -> int:
 
 
 def _plain(text: str) -> str:
-    """A text from a file, made safe for one line."""
+    """Returns a text from a file, made safe for one line."""
     return "".join(sign if sign.isprintable() else "?" for sign in text)[:100]

@@ -190,7 +190,7 @@ class MlflowLogger:
         self._client.set_terminated(self._id)
 
 
-# name -> what makes it, the module that it needs, the package that holds that
+# by name: what makes it, the module that it needs, the package that holds that
 LOGGERS: dict[str, tuple[Callable[[Run], Logger], str, str]] = {
     "tensorboard": (TensorBoardLogger, "tensorboard", "tensorboard"),
     "wandb": (WandbLogger, "wandb", "wandb"),
@@ -201,7 +201,7 @@ DEFAULT = "tensorboard"
 
 
 def check_loggers(text: str, key: str = "LOGGER") -> list[str]:
-    """The names in a list such as "tensorboard,wandb"; "": none.
+    """Returns the names in a list such as "tensorboard,wandb"; "": none.
 
     Raises:
         InputError: an unknown name, or one whose package is not installed.

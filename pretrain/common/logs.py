@@ -150,8 +150,9 @@ class MetricsWriter:
 
 
 def read_metrics(path: str | Path, step_name: str = "step") -> list[dict[str, Any]]:
-    """The rows of a metrics file: a step, and numbers or null by name. Other lines are left out,
-    with a warning that counts them, but for a last one that a kill has cut off."""
+    """Returns the rows of a metrics file: a step, and numbers or null by name. Other lines are left
+    out, with a warning that counts them, but for a last one that a kill has cut off.
+    """
     rows, bad = [], []
     for number, line in enumerate(lines := Path(path).read_bytes().splitlines()):
         row = _row(line, step_name)
@@ -166,7 +167,8 @@ def read_metrics(path: str | Path, step_name: str = "step") -> list[dict[str, An
 
 
 def progress(items: Iterable[Item] | None = None, desc: str = "", **options: Any) -> ProgressBar:
-    """A progress bar with rate and ETA on stderr and in progress.json, on the main process only.
+    """Returns a progress bar with rate and ETA on stderr and in progress.json, on the main process
+    only.
 
     If stderr is not a terminal, it is a plain line now and then, see `ProgressBar`.
     """

@@ -8,7 +8,8 @@ NAMES = {torch.bfloat16: "bf16", torch.float16: "fp16"}
 
 
 def amp_dtype(device: torch.device) -> torch.dtype | None:
-    """bfloat16 on a GPU that supports it, float16 on an older GPU, None (float32) otherwise.
+    """Returns bfloat16 on a GPU that supports it, float16 on an older GPU, None (float32)
+    otherwise.
 
     GPUs before Ampere (T4, RTX 20, V100) accept bfloat16 without an error, but emulate it: their
     convolutions do not use cuDNN and tensor cores then. With float16, gradients have to be scaled,
@@ -22,7 +23,7 @@ def amp_dtype(device: torch.device) -> torch.dtype | None:
 
 
 def describe_precision(dtype: torch.dtype | None) -> str:
-    """One clause for a log."""
+    """Returns one clause for a log."""
     if dtype is torch.float16:
         return "fp16 with scaled gradients, because this GPU has no bf16"
     return NAMES[dtype] if dtype is not None else "fp32"

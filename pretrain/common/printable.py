@@ -18,7 +18,7 @@ CUT = "…"
 
 
 def printable(text: object, most: int = MOST) -> str:
-    """A text in one line of at most `most` characters.
+    """Returns a text in one line of at most `most` characters.
 
     Characters that do not print (control characters, line breaks, marks of direction, lone
     surrogates) are written as Python escapes. The middle of a longer text is left out, because a
@@ -31,7 +31,7 @@ def printable(text: object, most: int = MOST) -> str:
 
 
 def shown(value: object, most: int = MOST_OF_VALUE) -> str:
-    """A value as Python writes it, in one line and cut."""
+    """Returns a value as Python writes it, in one line and cut."""
     try:
         text = repr(value)
     except (ValueError, RecursionError):  # it contains an integer with thousands of digits
@@ -40,7 +40,7 @@ def shown(value: object, most: int = MOST_OF_VALUE) -> str:
 
 
 def printable_tree(value: Any, most: int = MOST) -> Any:
-    """A copy of parsed JSON in which all texts, including keys, are printable.
+    """Returns a copy of parsed JSON in which all texts, including keys, are printable.
 
     A text that is cut ends with a digest, so that different texts stay different.
     """
@@ -56,7 +56,7 @@ def printable_tree(value: Any, most: int = MOST) -> Any:
 
 
 def steers(text: str) -> bool:
-    """Whether a text has a control character, such as a line break or an escape."""
+    """Returns whether a text has a control character, such as a line break or an escape."""
     return any(unicodedata.category(character) == "Cc" for character in text)
 
 
@@ -64,7 +64,7 @@ class PrintableFormatter(logging.Formatter):
     """Writes log messages without characters that control a terminal; line breaks are kept."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 (logging's name)
-        """The message with its time and level, in the formatter's format."""
+        """Returns the message with its time and level, in the formatter's format."""
         lines = record.message.split("\n")
         record.message = "\n".join(line if line.isprintable() else _escaped(line) for line in lines)
         return super().formatMessage(record)

@@ -96,7 +96,7 @@ def keep_progress(folder: str | Path, results: Sequence[Path] = ()) -> Iterator[
 
 
 def progress_folder(output: str | Path, first_trial: int = 0) -> Path:
-    """The folder for the state of a command that begins with `first_trial`.
+    """Returns the folder for the state of a command that begins with `first_trial`.
 
     Several commands may share an output folder if each has different trials.
     """
@@ -104,7 +104,9 @@ def progress_folder(output: str | Path, first_trial: int = 0) -> Path:
 
 
 def read_progress(folder: Path) -> Progress | None:
-    """The latest state of the command that writes into `folder`; None if there is none yet."""
+    """Returns the latest state of the command that writes into `folder`; None if there is none
+    yet.
+    """
     try:
         content = read_json(folder / FILE_NAME)
         return Progress(**content)
@@ -263,14 +265,14 @@ class ProgressBar(tqdm):
 
 
 def _rate(rate: float, unit: str, amount: Callable[[float], str]) -> str:
-    """ "3.1 it/s", or seconds for one if it takes longer than a second."""
+    """Returns "3.1 it/s", or seconds for one if it takes longer than a second."""
     if rate >= 1:
         return f"{amount(rate) if rate >= 100 else f'{rate:.1f}'} {unit}/s"
     return f"{1 / rate:.1f} s/{unit}"
 
 
 def clock(seconds: float) -> str:
-    """42 s, 3 min 05 s, 2 h 07 min."""
+    """Returns a duration as text: "42 s", "3 min 05 s" or "2 h 07 min"."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"
@@ -280,7 +282,7 @@ def clock(seconds: float) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """The number in a text, if it is one, so that programs do not have to parse it."""
+    """Returns the number in a text, if it is one, so that programs do not have to parse it."""
     try:
         return float(value)
     except (TypeError, ValueError):

@@ -15,7 +15,7 @@ MEGABYTE = 1 << 20
 
 
 def read_regular(path: str | Path, most_bytes: int) -> bytes:
-    """The content of a regular file.
+    """Returns the content of a regular file.
 
     Raises:
         OSError: the file is missing, is not a regular file, or has more than `most_bytes`. Its

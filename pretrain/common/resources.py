@@ -16,8 +16,9 @@ CGROUP, OWN_CGROUP = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
 
 def cores() -> int:
-    """CPU cores that this process may use, 1 or more: those it may run on, and no more than the
-    share of their time that a container or a cluster's job is given (its cgroup)."""
+    """Returns CPU cores that this process may use, 1 or more: those it may run on, and no more than
+    the share of their time that a container or a cluster's job is given (its cgroup).
+    """
     has = hasattr(os, "sched_getaffinity")
     allowed = len(os.sched_getaffinity(0)) if has else os.cpu_count() or 1
     share = _cgroup_share()
@@ -25,7 +26,7 @@ def cores() -> int:
 
 
 def _cgroup_share() -> float | None:
-    """The cores' time that the cgroups of this process are given; None: there is no limit.
+    """Returns the cores' time that the cgroups of this process are given; None: there is no limit.
 
     A process is in a group inside of others, each of which may have a limit; of version 2, and of
     version 1 as a container shows it.
@@ -66,7 +67,9 @@ def usable_workers(wanted: int) -> int:
 
 
 def loader_processes(wanted: int) -> dict[str, Any]:
-    """The options of torch's DataLoader for its processes: their number, and how each starts."""
+    """Returns the options of torch's DataLoader for its processes: their number, and how each
+    starts.
+    """
     return {"num_workers": usable_workers(wanted), "worker_init_fn": start_worker}
 
 

@@ -53,18 +53,18 @@ class KeyRole:
     when: Callable[[CfgNode], bool] | None = None
 
     def belongs(self, cfg: CfgNode) -> bool:
-        """Whether two values of the key make two protocols under this config."""
+        """Returns whether two values of the key make two protocols under this config."""
         return self.role is Role.PROTOCOL and (self.when is None or self.when(cfg))
 
     def replaced(self, cfg: CfgNode) -> bool:
-        """Whether the hash has something else in place of the key's value."""
+        """Returns whether the hash has something else in place of the key's value."""
         if self.hashed is Hashed.VALUE:
             return False
         return not self.belongs(cfg)
 
 
 def only(when: Callable[[CfgNode], bool], hashed: Any = Hashed.NOTHING) -> KeyRole:
-    """The role of a key of the protocol that has an effect only under some configs."""
+    """Returns the role of a key of the protocol that has an effect only under some configs."""
     return KeyRole(Role.PROTOCOL, hashed, when)
 
 
@@ -73,8 +73,8 @@ class Roles:
 
     Args:
         make_defaults: every key with its default.
-        entries: key or node -> its role. A key that no entry covers belongs to the protocol. If two
-            entries cover a key, the longer one counts.
+        entries: the role of each key or node. A key that no entry covers belongs to the protocol.
+            If two entries cover a key, the longer one counts.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class Roles:
         self.entries = dict(entries)
 
     def entry(self, key: str) -> KeyRole:
-        """The entry that covers a key."""
+        """Returns the entry that covers a key."""
         parts = key.split(".")
         for length in range(len(parts), 0, -1):
             found = self.entries.get(".".join(parts[:length]))
@@ -93,16 +93,16 @@ class Roles:
         return KeyRole(Role.PROTOCOL)
 
     def belongs(self, key: str, cfg: CfgNode) -> bool:
-        """Whether two values of a key make two protocols under this config."""
+        """Returns whether two values of a key make two protocols under this config."""
         covering = [name for name in self.entries if key == name or key.startswith(f"{name}.")]
         return all(self.entries[name].belongs(cfg) for name in covering)
 
     def protocol(self, cfg: CfgNode) -> dict[str, Any]:
-        """Key -> value, for all keys that belong to the protocol under this config."""
+        """Returns, by key, the values of all keys that belong to the protocol under this config."""
         return {key: value for key, value in flat(cfg).items() if self.belongs(key, cfg)}
 
     def identity(self, cfg: CfgNode) -> CfgNode:
-        """The config from which the hash is computed: every key that does not belong to the
+        """Returns the config from which the hash is computed: every key that does not belong to the
         protocol has a fixed value, or is left out."""
         kept, defaults = cfg.clone(), self.make_defaults()
         kept.defrost()
@@ -121,11 +121,12 @@ class Roles:
         return kept
 
     def sha256(self, cfg: CfgNode) -> str:
-        """The protocol's identity as 64 hexadecimal digits."""
+        """Returns the protocol's identity as 64 hexadecimal digits."""
         return config_sha256(self.identity(cfg), ignore={})
 
     def completed(self, content: Mapping[str, Any]) -> CfgNode:
-        """A record's config, with defaults for keys that were added after the record was written.
+        """Returns a record's config, with defaults for keys that were added after the record was
+        written.
 
         Args:
             content: the parsed YAML; unknown keys, and values of a wrong type, are left out.
@@ -154,7 +155,9 @@ def _fill(cfg: CfgNode, content: Mapping[str, Any]) -> None:
 
 
 def _same_kind(default: Any, value: Any) -> bool:
-    """Whether a value has the type of a key; a record from elsewhere may contain anything."""
+    """Returns whether a value has the type of a key; a record from elsewhere may contain
+    anything.
+    """
     if default is None or value is None:
         return True
     for kinds in ((bool,), (int, float), (str,), (list, tuple)):

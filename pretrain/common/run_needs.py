@@ -56,7 +56,7 @@ class Line:
 
 
 def gpu_lines(needs: RunNeeds, gpu: Gpu) -> Iterator[Line]:
-    """The memory of a step and the hours of the run on GPUs of this kind."""
+    """Yields the memory of a step and the hours of the run on GPUs of this kind."""
     need, peak = needs.gpu_bytes / 2**30, needs.cost.peak_bytes / 2**30
     text = (
         f"{peak:.1f} GiB at {needs.images} images per process, {need:.1f} with "
@@ -119,7 +119,7 @@ def machine_lines(
 
 
 def free_shared_memory() -> int | None:
-    """Free bytes in /dev/shm; None if it does not exist."""
+    """Returns the number of free bytes in /dev/shm; None if it does not exist."""
     try:
         found = os.statvfs(SHARED_MEMORY)
     except OSError:

@@ -20,7 +20,7 @@ MOST_WHOLE = 2**63  # integers must be below it, and not below its negative
 
 
 def read_json(path: str | Path, most_bytes: int = MOST_BYTES) -> Any:
-    """The content of a JSON file.
+    """Returns the content of a JSON file.
 
     Raises:
         OSError: the file cannot be read, is not a regular file, or is too large.
@@ -30,7 +30,7 @@ def read_json(path: str | Path, most_bytes: int = MOST_BYTES) -> Any:
 
 
 def parse_json(content: str | bytes) -> Any:
-    """The values of a JSON text; bytes in UTF-8, UTF-16 or UTF-32, with or without a mark.
+    """Returns the values of a JSON text; bytes in UTF-8, UTF-16 or UTF-32, with or without a mark.
 
     Raises:
         ValueError: it is not JSON, or has something that is refused; see the module.

@@ -43,7 +43,7 @@ class Inert:
 
 
 def read_config_file(path: Path) -> Any:
-    """The values of a config file: YAML, or a pickle of nested configs.
+    """Returns the values of a config file: YAML, or a pickle of nested configs.
 
     Raises:
         OSError, UnicodeDecodeError, yaml.YAMLError, pickle.UnpicklingError: not readable.
@@ -58,7 +58,7 @@ def read_config_file(path: Path) -> Any:
 
 
 def read_safe_yaml(text: str) -> Any:
-    """The values of a YAML text, with an `Inert` for each expression.
+    """Returns the values of a YAML text, with an `Inert` for each expression.
 
     Raises:
         yaml.YAMLError: the text is not YAML, is too large, or has a date or a tag that is not
@@ -77,7 +77,7 @@ def read_safe_yaml(text: str) -> Any:
 
 
 def has_inert(value: Any) -> bool:
-    """Whether a value is an expression that was not run, or contains one."""
+    """Returns whether a value is an expression that was not run, or contains one."""
     if isinstance(value, dict):
         return any(map(has_inert, value.values()))
     if isinstance(value, (list, tuple)):
@@ -86,7 +86,7 @@ def has_inert(value: Any) -> bool:
 
 
 def has_odd_characters(text: str) -> bool:
-    """Whether a text has characters that no name, path or value of a config has."""
+    """Returns whether a text has characters that no name, path or value of a config has."""
     return any(c < " " and c not in "\n\t" or "\ud800" <= c <= "\udfff" for c in text)
 
 
@@ -96,10 +96,11 @@ class _Loader(yaml.SafeLoader):
     def __init__(self, text: str) -> None:
         super().__init__(text)
         self._nodes, self._depth, self._deepest = 0, 0, 0
-        self._sizes: dict[str, tuple[int, int]] = {}  # anchor -> its nodes and levels
+        # by anchor: the number of its nodes, and of their levels
+        self._sizes: dict[str, tuple[int, int]] = {}
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        """The next node, if the limits are not exceeded."""
+        """Returns the next node, if the limits are not exceeded."""
         event = self.peek_event()
         anchor = getattr(event, "anchor", None)
         if isinstance(event, yaml.AliasEvent):
@@ -140,14 +141,14 @@ class _Loader(yaml.SafeLoader):
             raise _refusal(f"lists and mappings nested deeper than {MOST_DEPTH} levels", mark)
 
     def construct_scalar(self, node: yaml.Node) -> Any:
-        """The text of a scalar; refuses characters that no name, path or value has."""
+        """Returns the text of a scalar; refuses characters that no name, path or value has."""
         text = super().construct_scalar(node)  # type: ignore[arg-type]
         if has_odd_characters(text):
             raise _refusal(f"control characters in {shown(text)}", node.start_mark)
         return text
 
     def construct_whole(self, node: yaml.Node) -> int:
-        """An integer that an array can hold."""
+        """Returns an integer that an array can hold."""
         number = self.construct_yaml_int(node)  # type: ignore[arg-type]
         if not -MOST_WHOLE <= number < MOST_WHOLE:
             raise _refusal("a whole number of more than 64 bits", node.start_mark)
@@ -209,7 +210,7 @@ class _Unpickler(pickle.Unpickler):
     """Builds only containers; every class that has entries becomes a `_Node`."""
 
     def find_class(self, module: str, name: str) -> Any:
-        """A `_Node` for a config's class of any module; nothing is imported."""
+        """Returns a `_Node` for a config's class of any module; nothing is imported."""
         if name in ("CfgNode", "CN", "Config", "ConfigDict", "OrderedDict"):
             return _Node
         if module in ("builtins", "__builtin__") and name in ("set", "frozenset", "dict"):
@@ -224,7 +225,9 @@ class _Plain:
         self._nodes = 0
 
     def copy(self, value: Any, depth: int = 0) -> Any:
-        """The value; if containers share a value, it is counted and copied for each of them."""
+        """Returns the value; if containers share a value, it is counted and copied for each of
+        them.
+        """
         self._nodes += 1
         if self._nodes > MOST_NODES or depth > MOST_DEPTH:
             raise pickle.UnpicklingError(

@@ -147,7 +147,9 @@ def make_fake(module: nn.Module) -> None:
 
 
 def gradient_buckets(module: nn.Module, num_processes: int) -> list[Tensor]:
-    """The extra memory of DistributedDataParallel: a second copy of the gradients, all the time."""
+    """Returns the extra memory of DistributedDataParallel: a second copy of the gradients, all the
+    time.
+    """
     if num_processes == 1:
         return []
     return [torch.empty_like(part) for part in module.parameters() if part.requires_grad]
@@ -158,9 +160,9 @@ def _empty_like(tensor: Tensor) -> Tensor:
 
 
 def cost_of_step(step: Callable[[], object], held: Any) -> StepCost:
-    """The cost of a step. The FLOPs come from a first run, which makes the optimizer's states. The
-    memory comes from a second run, because torch's counter of FLOPs keeps tensors alive that a
-    checkpointed network computes again.
+    """Returns the cost of a step. The FLOPs come from a first run, which makes the optimizer's
+    states. The memory comes from a second run, because torch's counter of FLOPs keeps tensors alive
+    that a checkpointed network computes again.
 
     Args:
         step: a training step on fake tensors, within `fake_tensors`.

@@ -50,7 +50,7 @@ class Stopped(KeyboardInterrupt):
 
 
 def describe_stop(error: KeyboardInterrupt) -> str:
-    """The last line of a command: the signal, and what was saved."""
+    """Returns the last line of a command: the signal, and what was saved."""
     number = error.number if isinstance(error, Stopped) else signal.SIGINT
     by = "" if number == signal.SIGINT else f" by {number.name}"
     return f"interrupted{by}{f'; {error}' if error.args else ''}"
@@ -122,7 +122,7 @@ def deferred() -> Iterator[None]:
 
 
 def asked() -> bool:
-    """Whether this process has got a signal."""
+    """Returns whether this process has got a signal."""
     return _asked is not None
 
 
@@ -133,7 +133,7 @@ def agree() -> None:
 
 
 def agreed() -> bool:
-    """Whether the run ends after this step."""
+    """Returns whether the run ends after this step."""
     return _agreed
 
 

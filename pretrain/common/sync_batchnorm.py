@@ -134,7 +134,7 @@ class KernelBatchNorm(AllReduceBatchNorm):
 
 
 def _dense(x: Tensor) -> Tensor:
-    """The tensor in a layout that the kernels read: channels first or last, contiguous."""
+    """Returns the tensor in a layout that the kernels read: channels first or last, contiguous."""
     last = x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last)
     return x if last else x.contiguous()
 
@@ -184,7 +184,7 @@ class _Running(NamedTuple):
 
 
 def _running(norm: _BatchNorm) -> _Running | None:
-    """The norm's buffers; None if it has no running statistics."""
+    """Returns the norm's buffers; None if it has no running statistics."""
     mean, var, batches = norm.running_mean, norm.running_var, norm.num_batches_tracked
     if mean is None or var is None or batches is None:
         return None
@@ -210,7 +210,7 @@ def convert_sync_batchnorm(model: nn.Module, device: torch.device) -> nn.Module:
 
 
 def with_kernels(norm: AllReduceBatchNorm) -> KernelBatchNorm:
-    """The same layer, with the same parameters and buffers, on CUDA's kernels."""
+    """Returns the same layer, with the same parameters and buffers, on CUDA's kernels."""
     return norm_like(KernelBatchNorm, norm)
 
 
@@ -226,12 +226,14 @@ def convert_group_batchnorm(model: nn.Module, group_size: int) -> nn.Module:
 
 
 def _has_activation(module: nn.Module) -> bool:
-    """Whether the module is a batch norm of timm that ends with dropout and an activation."""
+    """Returns whether the module is a batch norm of timm that ends with dropout and an
+    activation.
+    """
     return isinstance(module, _BatchNorm) and hasattr(module, "act")
 
 
 def norm_like(kind: type[Norm], norm: _BatchNorm) -> Norm:
-    """A `kind` with the settings, parameters and buffers of `norm`, on its device."""
+    """Returns a `kind` with the settings, parameters and buffers of `norm`, on its device."""
     ours = kind(
         norm.num_features,
         eps=norm.eps,

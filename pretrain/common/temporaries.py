@@ -96,7 +96,7 @@ def _lock(handle: int) -> None:
 
 
 def _is_left(path: Path) -> bool:
-    """Whether a file or a folder exists and nobody is writing it."""
+    """Returns whether a file or a folder exists and nobody is writing it."""
     if path.is_symlink() or not (path.is_file() or path.is_dir()):
         return False
     try:

@@ -69,7 +69,7 @@ def check_torch_file(path: Path) -> None:
 
 
 def _has_directory(path: Path) -> bool:
-    """Whether the end of the archive exists, damaged or not."""
+    """Returns whether the end of the archive exists, damaged or not."""
     try:
         return zipfile.is_zipfile(path)
     except Exception:  # the end is damaged
@@ -118,7 +118,7 @@ def _check_nesting(path: Path, stream: BinaryIO, pickles: int) -> None:
 
 
 def _deepest_tuple(stream: BinaryIO) -> int:
-    """How deeply a pickle nests tuples; it stops counting beyond DEEPEST.
+    """Returns how deeply a pickle nests tuples; it stops counting beyond DEEPEST.
 
     It follows the stack of the pickle's program, with the depth of a value in place of the value.
     """

@@ -33,10 +33,10 @@ def add_verbosity(parser: ArgumentParser) -> None:
 
 
 def is_quiet() -> bool:
-    """Whether results, warnings and errors are all that is said."""
+    """Returns whether results, warnings and errors are all that is said."""
     return os.environ.get(VARIABLE, "").upper() == QUIET
 
 
 def is_verbose() -> bool:
-    """Whether long lists and tracebacks are wanted."""
+    """Returns whether long lists and tracebacks are wanted."""
     return os.environ.get(VARIABLE, "").upper() == VERBOSE

@@ -69,14 +69,15 @@ class ViewRecipe:
         return cls(flip_prob=0.0, jitter_prob=0.0, gray_prob=0.0, blur_prob=0.0)
 
     def operations(self) -> ViewRecipe:
-        """The same operations, all with probability 1. A batch is augmented by this recipe, because
-        the draws alone decide which images an operation touches."""
+        """Returns the same operations, all with probability 1. A batch is augmented by this recipe,
+        because the draws alone decide which images an operation touches.
+        """
         names = [field.name for field in fields(self) if field.name.endswith("_prob")]
         certain: dict[str, Any] = dict.fromkeys(names, 1.0)
         return replace(self, **certain)
 
     def kernel_size(self, size: int) -> int:
-        """The blur's kernel in pixels for images of `size` px."""
+        """Returns the blur's kernel in pixels for images of `size` px."""
         return self.blur_kernel if self.blur_kernel is not None else max(3, size // 20 * 2 + 1)
 
 
@@ -99,17 +100,17 @@ class AugmentParams:
 
     @classmethod
     def cat(cls, parts: Sequence[AugmentParams]) -> AugmentParams:
-        """The draws of several batches, joined as if they were one batch."""
+        """Returns the draws of several batches, joined as if they were one batch."""
         names = [field.name for field in fields(cls)]
         return cls(**{name: torch.cat([getattr(part, name) for part in parts]) for name in names})
 
     def split(self, number: int) -> list[AugmentParams]:
-        """The draws, split into parts of `number` consecutive images."""
+        """Returns the draws, split into parts of `number` consecutive images."""
         parts = zip(*(getattr(self, field.name).split(number) for field in fields(self)))
         return [AugmentParams(*part) for part in parts]
 
     def to(self, device: torch.device) -> AugmentParams:
-        """The same draws on another device."""
+        """Returns the same draws on another device."""
         moved = {f.name: getattr(self, f.name).to(device) for f in fields(self)}
         return replace(self, **moved)
 
@@ -146,10 +147,10 @@ def sample_params(recipe: ViewRecipe, batch: int, generator: torch.Generator) ->
 def apply_augment(images: Tensor, params: AugmentParams, recipe: ViewRecipe) -> Tensor:
     """Apply drawn augmentations.
 
-    images `(N, 3, H, W)` uint8, or float32 in [0, 1] -> a new tensor, float32 in [0, 1]. Keep the
-    draws on the CPU: then the host knows at once which images an operation touches, and a GPU does
-    not have to synchronise. A CPU takes a few images at a time through all operations that work
-    within one image.
+    The images are `(N, 3, H, W)`, uint8, or float32 in [0, 1]; the result is a new tensor, float32
+    in [0, 1]. Keep the draws on the CPU: then the host knows at once which images an operation
+    touches, and a GPU does not have to synchronise. A CPU takes a few images at a time through all
+    operations that work within one image.
     """
     number = at_a_time(images)
     out = torch.empty(images.shape, dtype=torch.float32, device=images.device)
@@ -175,8 +176,10 @@ def apply_augment(images: Tensor, params: AugmentParams, recipe: ViewRecipe) -> 
 
 
 def at_a_time(images: Tensor) -> int:
-    """How many of the images `(N, C, H, W)` pass together through operations that work within one
-    image. A CPU takes one image, or several small ones that fit its cache; a GPU takes all."""
+    """Returns how many of the images `(N, C, H, W)` pass together through operations that work
+    within one image. A CPU takes one image, or several small ones that fit its cache; a GPU takes
+    all.
+    """
     if images.device.type != "cpu" or len(images) < 2:
         return max(1, len(images))
     elements = images[0].numel()
@@ -231,8 +234,9 @@ def _jitter(images: Tensor, params: AugmentParams, recipe: ViewRecipe) -> None:
 
 
 def _arranged(params: AugmentParams, rows: Tensor) -> tuple[list[list[int]], Tensor, Tensor]:
-    """How the images number `rows (M,)` are arranged for each position in their order, so that the
-    images of the first operation of `color.JITTER` come first, then those of the second, and so on.
+    """Returns how the images number `rows (M,)` are arranged for each position in their order, so
+    that the images of the first operation of `color.JITTER` come first, then those of the second,
+    and so on.
 
     Returns the number of images of each operation at each position; the place of each image in the
     arrangement before, and at last its number, `(5, M)`; and each image's factor `(4, M)`.

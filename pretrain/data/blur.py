@@ -23,7 +23,7 @@ FULL_LANES = 0.7  # above this share of used lanes, the convolution of planes is
 
 
 def gaussian_kernels(sigma: Tensor, kernel_size: int) -> Tensor:
-    """One normalised Gaussian per entry: sigma `(N,)` in pixels -> `(N, K)`."""
+    """Returns one normalised Gaussian per entry, `(N, K)`, of sigmas `(N,)` in pixels."""
     half = (kernel_size - 1) / 2
     taps = torch.linspace(-half, half, kernel_size, device=sigma.device, dtype=sigma.dtype)
     weights = torch.exp(-0.5 * (taps / sigma[:, None]) ** 2)
@@ -44,8 +44,8 @@ def check_kernel(kernel_size: int, size: int) -> None:
 def gaussian_blur(images: Tensor, sigma: Tensor | float, kernel_size: int) -> Tensor:
     """Blur each image with its own sigma, or all images with one sigma.
 
-    images `(N, C, H, W)` float32, sigma `(N,)` in pixels or one number -> `(N, C, H, W)`.
-    Raises `InputError` when the kernel is even or does not fit the image.
+    The images are `(N, C, H, W)` float32, as the result is; sigma is `(N,)` in pixels, or one
+    number. Raises `InputError` when the kernel is even or does not fit the image.
     """
     check_kernel(kernel_size, min(images.shape[-2:]))
     if images.shape[0] == 0:
@@ -105,7 +105,7 @@ def _blur_alike(images: Tensor, sigma: Tensor, kernel_size: int) -> Tensor:
 
 
 def _reach(sigma: float, kernel_size: int) -> int:
-    """The size of the part of a kernel that differs from zero in float32."""
+    """Returns the size of the part of a kernel that differs from zero in float32."""
     return min(kernel_size, 2 * math.ceil(REACH * sigma) + 1)
 
 

@@ -23,17 +23,17 @@ from pretrain.data.views import ViewMaker
 
 
 def view_nodes(cfg: CfgNode) -> list[CfgNode]:
-    """The config node of each branch."""
+    """Returns the config node of each branch."""
     return [cfg.VIEWS.A, cfg.VIEWS.B, cfg.VIEWS.FOCAL]
 
 
 def branches(cfg: CfgNode) -> list[int]:
-    """The branch of each view."""
+    """Returns the branch of each view."""
     return [branch for branch, node in enumerate(view_nodes(cfg)) for _ in range(node.COUNT)]
 
 
 def view_sizes(cfg: CfgNode) -> list[int]:
-    """Side of each view in pixels."""
+    """Returns the side of each view in pixels."""
     sizes = (cfg.VIEWS.SIZE, cfg.VIEWS.SIZE, cfg.VIEWS.FOCAL.SIZE)
     return [sizes[branch] for branch in branches(cfg)]
 
@@ -52,7 +52,7 @@ def build_view_maker(cfg: CfgNode) -> ViewMaker:
 
 
 def view_recipe(cfg: CfgNode, branch: CfgNode) -> ViewRecipe:
-    """The photometric augmentation of one branch."""
+    """Returns the photometric augmentation of one branch."""
     brightness, contrast, saturation, hue = cfg.VIEWS.JITTER
     return ViewRecipe(
         flip_prob=cfg.VIEWS.FLIP_PROB,
@@ -70,7 +70,7 @@ def view_recipe(cfg: CfgNode, branch: CfgNode) -> ViewRecipe:
 
 
 def mask_recipe(cfg: CfgNode, branch: CfgNode) -> MaskRecipe | None:
-    """The masks of one branch; None if nothing can be masked."""
+    """Returns the masks of one branch; None if nothing can be masked."""
     if masked_view_share(cfg, branch) == 0:
         return None
     return MaskRecipe(
@@ -93,17 +93,17 @@ def mask_recipe(cfg: CfgNode, branch: CfgNode) -> MaskRecipe | None:
 
 
 def masked_view_share(cfg: CfgNode, branch: CfgNode) -> float:
-    """The share of a branch's views that are masked; 0 if the mask ratio is 0."""
+    """Returns the share of a branch's views that are masked; 0 if the mask ratio is 0."""
     return branch.MASK_PROB if max(cfg.MASK.RATIO) > 0 else 0.0
 
 
 def build_highpass(cfg: CfgNode) -> HighPass:
-    """The filter."""
+    """Returns the filter."""
     return HighPass(cfg.HIGHPASS.KERNEL_SIZE, cfg.HIGHPASS.SIGMA, cfg.HIGHPASS.BORDER)
 
 
 def transfer_preprocess(cfg: CfgNode) -> Preprocess:
-    """The input that the weights expect in downstream tasks (HIGHPASS.AT_TRANSFER)."""
+    """Returns the input that the weights expect in downstream tasks (HIGHPASS.AT_TRANSFER)."""
     everywhere = all(node.HIGHPASS for node in view_nodes(cfg) if node.COUNT)
     wanted = {"auto": everywhere, "yes": True, "no": False}[cfg.HIGHPASS.AT_TRANSFER]
     return Preprocess(highpass=build_highpass(cfg) if wanted else None)
@@ -146,12 +146,12 @@ def open_data(cfg: CfgNode, opened: dict[str, ImageDataset] | None = None) -> Pr
 
 
 def train_images(cfg: CfgNode) -> ImageDataset:
-    """DATASETS.TRAIN, or its first LIMIT_PER_CLASS images of each class."""
+    """Returns DATASETS.TRAIN, or its first LIMIT_PER_CLASS images of each class."""
     return open_images(cfg.DATASETS.TRAIN, cfg.DATASETS.LIMIT_PER_CLASS or None)
 
 
 def crop_specs(cfg: CfgNode) -> list[CropSpec]:
-    """The random crop of each view."""
+    """Returns the random crop of each view."""
     ratio, interpolation = tuple(cfg.VIEWS.CROP_RATIO), cfg.VIEWS.INTERPOLATION
     whole = CropSpec(cfg.VIEWS.SIZE, tuple(cfg.VIEWS.CROP_SCALE), ratio, interpolation)
     node = cfg.VIEWS.FOCAL
@@ -160,7 +160,7 @@ def crop_specs(cfg: CfgNode) -> list[CropSpec]:
 
 
 def build_loader(cfg: CfgNode, images: ImageDataset) -> CropLoader:
-    """This process's part of the global batches."""
+    """Returns this process's part of the global batches."""
     return CropLoader(
         images,
         crops=crop_specs(cfg),
@@ -178,18 +178,18 @@ def build_loader(cfg: CfgNode, images: ImageDataset) -> CropLoader:
 
 
 def loader_batch_bytes(cfg: CfgNode, num_processes: int) -> int:
-    """Bytes of one batch of one of the processes, as its loader makes it."""
+    """Returns the number of bytes of one batch of one of the processes, as its loader makes it."""
     return batch_bytes(crop_specs(cfg), cfg.SOLVER.BATCH_SIZE // num_processes)
 
 
 def ahead_bytes(cfg: CfgNode) -> int:
-    """Bytes of shared memory that one process's waiting batches may fill."""
+    """Returns the number of bytes of shared memory that one process's waiting batches may fill."""
     return int(cfg.DATALOADER.PREFETCH_GIB * 2**30)
 
 
 def loader_shared_bytes(cfg: CfgNode, num_processes: int, num_workers: int | None = None) -> int:
-    """Bytes of shared memory (/dev/shm) that the waiting batches of one of `num_processes`
-    processes fill at most.
+    """Returns the number of bytes of shared memory (/dev/shm) that the waiting batches of one of
+    `num_processes` processes fill at most.
 
     Args:
         num_workers: worker processes of each process; None means as many as this machine would
@@ -202,13 +202,14 @@ def loader_shared_bytes(cfg: CfgNode, num_processes: int, num_workers: int | Non
 
 
 def first_crops(cfg: CfgNode, images: ImageDataset, number: int) -> list[Tensor]:
-    """The crops of the first `number` images (all, if there are fewer) that a run sees, as its
-    loader makes them: V uint8 (N, 3, S, S)."""
+    """Returns the crops of the first `number` images (all, if there are fewer) that a run sees, as
+    its loader makes them: V uint8 (N, 3, S, S).
+    """
     return first_batch(cfg, images, number).crops
 
 
 def first_batch(cfg: CfgNode, images: ImageDataset, number: int) -> Batch:
-    """The crops of `first_crops`, with the images' places in the data set."""
+    """Returns the crops of `first_crops`, with the images' places in the data set."""
     few = cfg.clone()
     few.defrost()
     few.SOLVER.BATCH_SIZE = min(number, len(images))

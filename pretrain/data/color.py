@@ -18,13 +18,13 @@ CPU_STRIP = 2**15  # pixels of a plane whose hue a CPU changes at once
 
 
 def luma(images: Tensor) -> Tensor:
-    """Brightness of each pixel: `(N, 3, H, W)` -> `(N, 1, H, W)`."""
+    """Returns the brightness of each pixel, `(N, 1, H, W)`, of images `(N, 3, H, W)`."""
     red, green, blue = images.split(1, dim=1)
     return (red * LUMA[0]).add_(green, alpha=LUMA[1]).add_(blue, alpha=LUMA[2])
 
 
 def grayscale(images: Tensor) -> Tensor:
-    """Luma in all three channels, `(N, 3, H, W)`."""
+    """Returns the luma in all three channels, `(N, 3, H, W)`."""
     return luma(images).expand_as(images)
 
 

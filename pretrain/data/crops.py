@@ -76,7 +76,7 @@ def draw_crop_box(
 
 
 def central_box(width: int, height: int, ratio: tuple[float, float]) -> tuple[int, int, int, int]:
-    """The largest central box whose aspect is in `ratio`: torchvision's fallback."""
+    """Returns the largest central box whose aspect is in `ratio`: torchvision's fallback."""
     w, h = width, height
     if width / height < ratio[0]:
         h = round(w / ratio[0])
@@ -107,8 +107,8 @@ def crop_image(image: Image.Image | np.ndarray, spec: CropSpec, draws: random.Ra
 
 
 def central_part(image: Image.Image, most: int = 50) -> Image.Image:
-    """The centre of a very long image, at most `most` times as long as wide. Other images are
-    returned unchanged.
+    """Returns the centre of a very long image, at most `most` times as long as wide. Other images
+    are returned unchanged.
 
     A centre crop sees no more of the image, and resizing a complete strip could fill the memory.
     """

@@ -58,26 +58,33 @@ class ImageDataset(ABC):
         """Decode one image as RGB. Raises `OSError` that names the file when it is corrupt."""
 
     def read_pixels(self, index: int) -> np.ndarray:
-        """The pixels (H, W, 3) uint8 of the image that `read` returns; raises the same errors."""
+        """Returns the pixels (H, W, 3) uint8 of the image that `read` returns; raises the same
+        errors.
+        """
         return np.array(self.read(index))
 
     def size(self, index: int) -> tuple[int, int]:
-        """(width, height) of the image that `read` returns. Raises `OSError` for a file whose
-        header cannot be read. A good header does not prove that the pixels can be decoded."""
+        """Returns (width, height) of the image that `read` returns. Raises `OSError` for a file
+        whose header cannot be read. A good header does not prove that the pixels can be decoded.
+        """
         return self.read(index).size
 
     @abstractmethod
     def name(self, index: int) -> str:
-        """A readable name of one image: its path, or data set and number."""
+        """Returns a readable name of one image: its path, or data set and number."""
 
     def describe(self, name: str) -> str:
-        """One line for the log about the data set of this name: images, classes, files left out."""
+        """Returns one line for the log about the data set of this name: images, classes, files left
+        out.
+        """
         labelled = self.labels[self.labels >= 0]
         counts = np.bincount(labelled, minlength=len(self.classes)).tolist()
         return describe_images(name, len(self), counts, self.left_out)
 
     def files(self) -> Sequence[str]:
-        """Paths of a folder's image files; empty for other sets (the listed ones hold JPEGs)."""
+        """Returns paths of a folder's image files; empty for other sets (the listed ones hold
+        JPEGs).
+        """
         return []
 
     @cached_property
@@ -91,7 +98,7 @@ class ImageDataset(ABC):
         return fingerprint_of(self.origin, ClassLabels(self.labels, self.classes))
 
     def subset(self, indices: Sequence[int]) -> ImageDataset:
-        """The images at `indices`, in that order, with the same classes."""
+        """Returns the images at `indices`, in that order, with the same classes."""
         return SubsetImages(self, indices)
 
 
@@ -194,7 +201,7 @@ class SubsetImages(ImageDataset):
 
 
 def sorting_hint(images: ImageDataset) -> str:
-    """The remedy if images without classes are ImageNet's validation set; otherwise ""."""
+    """Returns the remedy if images without classes are ImageNet's validation set; otherwise ""."""
     if not len(images) or "ILSVRC2012_val_" not in images.name(0):
         return ""
     return (
@@ -225,8 +232,9 @@ def open_images(spec: str, limit_per_class: int | None = None) -> ImageDataset:
 
 
 def first_of_each_class(spec: str, dataset: ImageDataset, limit: int) -> ImageDataset:
-    """The first images of each class, in sorted order or in the order of an official list. If there
-    are no classes, it is the first images of the folder. Everybody can select the same part again.
+    """Returns the first images of each class, in sorted order or in the order of an official list.
+    If there are no classes, it is the first images of the folder. Everybody can select the same
+    part again.
 
     Raises InputError, which names the `spec`, for a limit below 1.
     """
@@ -238,7 +246,7 @@ def first_of_each_class(spec: str, dataset: ImageDataset, limit: int) -> ImageDa
 def describe_images(
     name: str, count: int, sizes: Sequence[int], left_out: Mapping[str, int] = EMPTY
 ) -> str:
-    """The content of a data set, in one line for the log.
+    """Returns the content of a data set, in one line for the log.
 
     Args:
         sizes: the number of images of each class; empty without classes.

@@ -126,7 +126,7 @@ def decode_image(path: str, *, fast: bool = True, turn: bool = False) -> Image.I
 
 
 def decode_pixels(path: str) -> np.ndarray:
-    """The pixels (H, W, 3) uint8 of `decode_image(path)`, as a writable array.
+    """Returns the pixels (H, W, 3) uint8 of `decode_image(path)`, as a writable array.
 
     It avoids the copies through a PIL image of a JPEG. Raises the same errors as `decode_image`.
     """
@@ -174,7 +174,8 @@ def read_header(path: str) -> Header:
 
 
 def refused_detail(path: str) -> str:
-    """The reason in a refusal of one file: "mode I, values 0 to 65535", or its number of pixels.
+    """Returns the reason in a refusal of one file: "mode I, values 0 to 65535", or its number of
+    pixels.
 
     It decodes the pixels. It is "" for a file that is read, or is damaged after its header.
     """
@@ -188,7 +189,7 @@ def refused_detail(path: str) -> str:
 
 
 def largest_of_16_bits(path: str) -> int | None:
-    """The largest value of an image with one 16-bit channel; None for all other files."""
+    """Returns the largest value of an image with one 16-bit channel; None for all other files."""
     try:
         with open_from_memory(path) as image:
             if not _has_16_bits(image) or _depth(image) != 16:
@@ -199,7 +200,7 @@ def largest_of_16_bits(path: str) -> int | None:
 
 
 def open_from_memory(path: str) -> Image.Image:
-    """Pillow's image of a file whose bytes are read first.
+    """Returns Pillow's image of a file whose bytes are read first.
 
     From an open file Pillow reads as many bytes as a damaged length field says (up to 4 GiB in a
     PNG), and Python reserves that memory before it finds that the file is shorter.
@@ -211,7 +212,8 @@ def open_from_memory(path: str) -> Image.Image:
 
 
 def pixel_limit() -> int:
-    """The most pixels that an image may have: $MSCN_MAX_IMAGE_PIXELS, by default Pillow's limit.
+    """Returns the most pixels that an image may have: $MSCN_MAX_IMAGE_PIXELS, by default Pillow's
+    limit.
 
     Raises InputError for a value that is not a number.
     """
@@ -233,7 +235,7 @@ def _limit(text: str) -> int:
 
 
 def _named(path: str, error: Exception) -> OSError:
-    """The error of a reader as an OSError with the path."""
+    """Returns the error of a reader as an OSError with the path."""
     if isinstance(error, UnidentifiedImageError):  # Pillow's text has only a memory address
         return OSError(f"{path} cannot be read as an image ({_foreign(path)})")
     if isinstance(error, FileNotFoundError):
@@ -261,7 +263,7 @@ def _foreign(path: str) -> str:
 
 
 def _open(path: str, content: bytes) -> Image.Image:
-    """PIL's image, not yet decoded. Raises RefusedImage if its size is above the limit."""
+    """Returns PIL's image, not yet decoded. Raises RefusedImage if its size is above the limit."""
     pixel_limit()  # sets Pillow's own limit
     try:
         image = Image.open(io.BytesIO(content))
@@ -279,7 +281,7 @@ def _check_pixels(path: str, pixels: int) -> None:
 
 
 def too_large_image() -> tuple[str, str]:
-    """The kind of images that have too many pixels, and the remedy."""
+    """Returns the kind of images that have too many pixels, and the remedy."""
     return (
         f"images with more than {pixel_limit()} pixels are not read",
         f"make them smaller, or set ${LIMIT_VARIABLE} to a larger number",
@@ -287,12 +289,12 @@ def too_large_image() -> tuple[str, str]:
 
 
 def _has_no_scale(image: Image.Image) -> bool:
-    """Whether the pixels are 32-bit integers or floats (or signed 16-bit integers)."""
+    """Returns whether the pixels are 32-bit integers or floats (or signed 16-bit integers)."""
     return image.mode == "F" or (image.mode == "I" and not _has_16_bits(image))
 
 
 def _has_16_bits(image: Image.Image) -> bool:
-    """Whether the image has one channel of 16 bits.
+    """Returns whether the image has one channel of 16 bits.
 
     Pillow opens a 16-bit PNG as mode I before its version 10. It opens a PGM file so in all
     versions, with values scaled to 16 bits. Neither format can hold more than 16 bits.
@@ -303,12 +305,14 @@ def _has_16_bits(image: Image.Image) -> bool:
 
 
 def _depth(image: Image.Image) -> int:
-    """Bits per sample of an image that `_has_16_bits`; scientific cameras write 12-bit TIFFs."""
+    """Returns the bits per sample of an image that `_has_16_bits`; scientific cameras write 12-bit
+    TIFFs.
+    """
     return _tiff_tags(image).get(BITS, (16,))[0]
 
 
 def to_rgb(image: Image.Image, path: str, turn: bool = False) -> Image.Image:
-    """An opened image as RGB, 8 bits a channel.
+    """Returns an opened image as RGB, 8 bits a channel.
 
     Args:
         path: names the image in messages.
@@ -339,14 +343,16 @@ def _value_range(image: Image.Image) -> str:
 
 
 def _tiff_tags(image: Image.Image) -> Mapping[int, Any]:
-    """The tags of a TIFF; an image of another format has none."""
+    """Returns the tags of a TIFF; an image of another format has none."""
     if image.format == "TIFF" and isinstance(image, TiffImagePlugin.TiffImageFile):
         return image.tag_v2
     return {}
 
 
 def _tiff_size(image: Image.Image, turned: bool) -> tuple[int, int]:
-    """(width, height) of a TIFF after decoding; in some versions of Pillow, `size` is the same."""
+    """Returns (width, height) of a TIFF after decoding; in some versions of Pillow, `size` is the
+    same.
+    """
     tags = _tiff_tags(image)
     width, height = tags.get(WIDTH), tags.get(HEIGHT)
     if not (isinstance(width, int) and isinstance(height, int)):
@@ -361,7 +367,7 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _jpeg_pixels(content: bytes) -> int:
-    """Width times height, from a JPEG's frame header; 0 if none is found."""
+    """Returns the width times height, from a JPEG's frame header; 0 if none is found."""
     place = 2
     while place + 9 <= len(content) and content[place] == 0xFF:
         marker = content[place + 1]
@@ -375,7 +381,9 @@ def _jpeg_pixels(content: bytes) -> int:
 
 
 def _decode_jpeg(content: bytes) -> np.ndarray | None:
-    """(H, W, 3) by torchvision; None if it refuses. Then PIL reads the file or raises the error."""
+    """Returns (H, W, 3) by torchvision; None if it refuses. Then PIL reads the file or raises the
+    error.
+    """
     from torchvision.io import ImageReadMode, decode_jpeg  # a slow import
 
     try:

@@ -28,8 +28,8 @@ class SizesDiffer(InputError):
 
 
 def keep_decoded(dataset: ImageDataset, num_workers: int = 0) -> ImageDataset:
-    """The data set decoded in memory if that is possible. Otherwise it returns the data set itself,
-    and a log line gives the reason.
+    """Returns the data set decoded in memory if that is possible. Otherwise it returns the data set
+    itself, and a log line gives the reason.
 
     Args:
         num_workers: loader processes of this process.
@@ -49,7 +49,7 @@ def keep_decoded(dataset: ImageDataset, num_workers: int = 0) -> ImageDataset:
 
 
 def copies(num_workers: int, processes: int | None = None) -> int:
-    """How many copies of the decoded images this machine would hold.
+    """Returns how many copies of the decoded images this machine would hold.
 
     Args:
         num_workers: loader processes of each process; forked ones share its copy.
@@ -63,7 +63,7 @@ def copies(num_workers: int, processes: int | None = None) -> int:
 
 
 def why_not_kept(dataset: ImageDataset, copies: int = 1) -> str:
-    """Why a data set cannot be decoded in memory; "" if it can.
+    """Returns why a data set cannot be decoded in memory; "" if it can.
 
     It reads the headers of all files, unless the first image's size already shows that the set is
     too large.

@@ -41,7 +41,7 @@ class PackedPaths(Sequence[str]):
         return os.fsdecode(self._bytes[begin:end])
 
     def encoded(self) -> list[bytes]:
-        """All paths as bytes, which is faster than reading them one by one."""
+        """Returns all paths as bytes, which is faster than reading them one by one."""
         ends = self._offsets.tolist()
         return [self._bytes[begin:end] for begin, end in zip(ends, ends[1:])]
 
@@ -68,6 +68,6 @@ class FileList:
         classes: Sequence[str],
         left_out: Mapping[str, int] | None = None,
     ) -> FileList:
-        """The list of these paths and labels."""
+        """Returns the list of these paths and labels."""
         packed = np.asarray(labels, dtype=np.int64)
         return cls(PackedPaths(paths), packed, list(classes), dict(left_out or {}))

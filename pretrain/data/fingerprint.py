@@ -60,7 +60,7 @@ class Fingerprint:
     parts: Mapping[str, str] = field(default_factory=dict)
 
     def facts(self) -> dict[str, Any]:
-        """The fields about the split in a record."""
+        """Returns the fields about the split in a record."""
         return {
             "images": self.images,
             "objects": self.objects,
@@ -73,7 +73,7 @@ class Fingerprint:
         return {**self.facts(), "parts": dict(self.parts), "format": FORMAT}
 
     def counts(self) -> str:
-        """ "1203 images", "1203 images with 4210 objects"."""
+        """Returns the counts as text such as "1203 images with 4210 objects"."""
         text = f"{self.images} images"
         return text if self.objects is None else f"{text} with {self.objects} objects"
 
@@ -93,11 +93,13 @@ class Annotations(Protocol):
     def classes(self) -> int: ...
 
     def keys(self) -> np.ndarray:
-        """uint64 (N,): equal for images with equal annotations; they order images of equal name."""
+        """Returns uint64 (N,): equal for images with equal annotations; they order images of equal
+        name.
+        """
         ...
 
     def parts(self, order: np.ndarray) -> dict[str, Sequence[bytes]]:
-        """The bytes to hash, by the name of the part, with the images in this order."""
+        """Returns the bytes to hash, by the name of the part, with the images in this order."""
         ...
 
 
@@ -131,7 +133,7 @@ class ClassLabels:
 
 
 def fingerprint_of(origin: Origin, annotations: Annotations) -> Fingerprint:
-    """The fingerprint of N images and their annotations."""
+    """Returns the fingerprint of N images and their annotations."""
     names = relative(origin.names())
     count = len(names)
     order = np.array(sorted(range(count), key=names.__getitem__), np.int64)
@@ -179,7 +181,7 @@ def read_fingerprint(content: Any) -> Fingerprint | None:
 def difference(
     then: Fingerprint, now: Fingerprint, sides: tuple[str, str] = ("then", "now")
 ) -> str:
-    """How two fingerprints differ, in a phrase with both counts; "" if they are equal.
+    """Returns how two fingerprints differ, in a phrase with both counts; "" if they are equal.
 
     Args:
         sides: the names of the two in the phrase.
@@ -220,7 +222,7 @@ def check_training_data(path: Path, kept: Any, now: Fingerprint) -> None:
 
 
 def relative(names: Sequence[bytes]) -> list[bytes]:
-    """The names without the deepest folder that contains all of them."""
+    """Returns the names without the deepest folder that contains all of them."""
     if not names:
         return []
     first, last = min(names), max(names)  # all names between them share their common prefix
@@ -230,7 +232,9 @@ def relative(names: Sequence[bytes]) -> list[bytes]:
 
 
 def by_name(labels: np.ndarray, names: Sequence[str]) -> tuple[list[str], np.ndarray]:
-    """The names that occur, sorted, and each label as its place among them ("<i8"); -1 stays -1."""
+    """Returns the names that occur, sorted, and each label as its place among them ("<i8"); -1
+    stays -1.
+    """
     used = sorted({int(label) for label in np.unique(labels) if label >= 0}, key=names.__getitem__)
     places = np.full(len(names) + 1, -1, "<i8")  # the last one is that of -1
     places[used] = np.arange(len(used))
@@ -244,7 +248,9 @@ def encoded(texts: Sequence[str] | Sequence[bytes]) -> bytes:
 
 
 def mixed(columns: np.ndarray) -> np.ndarray:
-    """uint64 (n,): a number that depends on all values of each row (n, k) of 64 bits each."""
+    """Returns uint64 (n,): a number that depends on all values of each row (n, k) of 64 bits
+    each.
+    """
     found = np.full(len(columns), 0x9E3779B97F4A7C15, np.uint64)
     for column in np.ascontiguousarray(columns.T).view(np.uint64):
         found = (found ^ column) * np.uint64(0xBF58476D1CE4E5B9)
@@ -255,7 +261,9 @@ def mixed(columns: np.ndarray) -> np.ndarray:
 def _ordered(
     order: np.ndarray, names: Sequence[bytes], sizes: np.ndarray, annotations: Annotations
 ) -> np.ndarray:
-    """The order by name. Images of equal names are ordered by their sizes and annotations."""
+    """Returns the order by name. Images of equal names are ordered by their sizes and
+    annotations.
+    """
     ordered = [names[row] for row in order.tolist()]
     new = np.array([one != other for one, other in zip(ordered, ordered[1:])], bool)
     if new.all():

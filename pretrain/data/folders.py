@@ -92,25 +92,27 @@ def scan_folder(folder: Path) -> FileList:
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a file or folder of this name belongs to the operating system, not to the user."""
+    """Returns whether a file or folder of this name belongs to the operating system, not to the
+    user.
+    """
     low = name.lower()
     return low.startswith(".") or low in SYSTEM_NAMES or low.endswith(STREAMS)
 
 
 def describe_left_out(left_out: Mapping[str, int]) -> str:
-    """The counts in one phrase: "14 .heic, 3 .txt, 2 hidden or system files"."""
+    """Returns the counts in one phrase: "14 .heic, 3 .txt, 2 hidden or system files"."""
     ordered = sorted(left_out.items(), key=lambda item: (item[0] == HIDDEN, -item[1], item[0]))
     return ", ".join(f"{count} {suffix}" for suffix, count in ordered)
 
 
 def loses_images(left_out: Mapping[str, int]) -> bool:
-    """Whether some of the files that were left out may be pictures."""
+    """Returns whether some of the files that were left out may be pictures."""
     return bool(left_out.keys() - COMPANIONS)
 
 
 @functools.cache
 def readable_suffixes() -> tuple[str, ...]:
-    """The IMAGE_SUFFIXES that this installation of Pillow can open."""
+    """Returns the IMAGE_SUFFIXES that this installation of Pillow can open."""
     known = Image.registered_extensions()
     return tuple(suffix for suffix in IMAGE_SUFFIXES if suffix in known)
 
@@ -138,7 +140,9 @@ class _Walk:
         self._linked: list[tuple[str, _Part]] = []  # linked folders, read after the real ones
 
     def read(self) -> tuple[list[str], dict[str, _Part]]:
-        """The folder's own images, and the content of each of its subfolders by sorted name."""
+        """Returns the folder's own images, and the content of each of its subfolders by sorted
+        name.
+        """
         for path in sorted(self._list(str(self.folder), self.own)):
             self._below(path, self._class(path))
         while self._linked:

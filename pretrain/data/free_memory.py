@@ -11,7 +11,8 @@ MEMINFO = Path("/proc/meminfo")
 
 
 def available_memory() -> int | None:
-    """Bytes that new data can use without swapping; None if that is not known.
+    """Returns the number of bytes that new data can use without swapping; None if that is not
+    known.
 
     This is the memory that Linux calls available, within the limit of this process's control group.
     On systems without /proc it is the total memory of the machine.
@@ -32,7 +33,9 @@ def _of_machine() -> int | None:
 
 
 def _groups() -> list[Path]:
-    """The folders of the control group, as a container shows it and as the host shows it."""
+    """Returns the folders of the control group, as a container shows it and as the host shows
+    it.
+    """
     found = [CGROUPS, CGROUPS / "memory"]
     with suppress(OSError):
         for line in Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines():
@@ -43,7 +46,9 @@ def _groups() -> list[Path]:
 
 
 def _of_group(folder: Path) -> int | None:
-    """The limit minus the used bytes; page cache that can be dropped does not count as used."""
+    """Returns the limit minus the used bytes; page cache that can be dropped does not count as
+    used.
+    """
     for limit, used, cache in (
         ("memory.max", "memory.current", "inactive_file"),
         ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),

@@ -11,5 +11,7 @@ from PIL import Image
 
 
 def to_gray(image: Image.Image) -> Image.Image:
-    """The grey picture in mode RGB and of the same size, as if it were read from a grey file."""
+    """Returns the grey picture in mode RGB and of the same size, as if it were read from a grey
+    file.
+    """
     return image.convert("L").convert("RGB")

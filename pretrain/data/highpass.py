@@ -41,11 +41,11 @@ class HighPass:
         check_kernel(self.kernel_size, size)
 
     def apply(self, images: Tensor) -> Tensor:
-        """Filter images `(N, C, H, W)` -> float32, same shape."""
+        """Filter images `(N, C, H, W)`; the result is float32 and has the same shape."""
         return highpass(images, self.kernel_size, self.sigma)
 
     def to_dict(self) -> dict[str, int | float | str]:
-        """Plain Python values, for a checkpoint's `preprocess`."""
+        """Returns plain Python values, for a checkpoint's `preprocess`."""
         return {
             "kernel_size": int(self.kernel_size),
             "sigma": float(self.sigma),
@@ -54,10 +54,10 @@ class HighPass:
 
 
 def highpass(images: Tensor, kernel_size: int, sigma: float) -> Tensor:
-    """`x - GaussianBlur(x)` in float32, with a reflecting border and without a clamp.
+    """Returns `x - GaussianBlur(x)` in float32, with a reflecting border and without a clamp.
 
-    images `(N, C, H, W)` -> float32, same shape. A constant image becomes 0. Raises `InputError`
-    when the kernel does not fit the image.
+    The images are `(N, C, H, W)`, and the result has the same shape. A constant image becomes 0.
+    Raises `InputError` when the kernel does not fit the image.
     """
     images = images.float()
     blurred = gaussian_blur(images, float(sigma), kernel_size)

@@ -25,7 +25,7 @@ JSON_FILES = ("{}2018.json", "annotations/{}2018.json")
 
 
 def read_inat2018(folder: Path, split: str) -> FileList:
-    """The images of "train" or "val" in the file's order; the label is the category's id.
+    """Returns the images of "train" or "val" in the file's order; the label is the category's id.
 
     If the ids have gaps, as in a part of the set, the label is the position among the sorted ids.
     If categories have the same name (a plant and a snail may share one), their id is added to it.
@@ -69,7 +69,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 def _labels(
     path: Path, annotations: Sequence[dict[str, Any]], index: dict[int, int]
 ) -> dict[int, int]:
-    """Image id -> label."""
+    """Returns the labels by image id."""
     labels: dict[int, int] = {}
     for annotation in annotations:
         image, category = annotation["image_id"], annotation["category_id"]

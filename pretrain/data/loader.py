@@ -52,7 +52,7 @@ class Batch:
     index: Tensor
 
     def to(self, device: torch.device) -> Batch:
-        """The batch on another device; from pinned memory the copy runs asynchronously."""
+        """Returns the batch on another device; from pinned memory the copy runs asynchronously."""
         return Batch(
             [crop.to(device, non_blocking=True) for crop in self.crops],
             self.labels.to(device, non_blocking=True),
@@ -132,12 +132,14 @@ class CropLoader:
             )
 
     def epoch(self, epoch: int, start_step: int = 0) -> Iterator[Batch]:
-        """The batches of one epoch from `start_step` on (0 to `steps_per_epoch`); see `steps`."""
+        """Returns the batches of one epoch from `start_step` on (0 to `steps_per_epoch`); see
+        `steps`.
+        """
         first = epoch * self.steps_per_epoch
         return self.steps(first + start_step, first + self.steps_per_epoch)
 
     def steps(self, first: int, end: int) -> Iterator[Batch]:
-        """The batches of steps `first` to `end` - 1, counted over all epochs.
+        """Yields the batches of steps `first` to `end` - 1, counted over all epochs.
 
         The workers do not wait between epochs. Raises `InputError` as soon as more than
         `max_corrupt` images were unreadable.
@@ -173,14 +175,16 @@ class CropLoader:
 
 
 def batch_bytes(crops: Sequence[CropSpec], batch_size: int) -> int:
-    """Bytes of one batch's crops (uint8, three channels), which are nearly all of its bytes."""
+    """Returns the number of bytes of one batch's crops (uint8, three channels), which are nearly
+    all of its bytes.
+    """
     return batch_size * sum(3 * spec.size**2 for spec in crops)
 
 
 def batches_ahead(
     crops: Sequence[CropSpec], batch_size: int, num_workers: int, ahead_bytes: int = AHEAD_BYTES
 ) -> int:
-    """The number of batches that each of `num_workers` (1 or more) workers prepares ahead.
+    """Returns the number of batches that each of `num_workers` (1 or more) workers prepares ahead.
 
     It is `MOST_AHEAD`, or less if the batches of all workers would need more than `ahead_bytes`,
     but at least one. The batches wait in shared memory (/dev/shm). A container has 64 MB of it by
@@ -192,7 +196,9 @@ def batches_ahead(
 def shared_bytes(
     crops: Sequence[CropSpec], batch_size: int, num_workers: int, ahead_bytes: int = AHEAD_BYTES
 ) -> int:
-    """Bytes of /dev/shm that the batches of one process fill at most; 0 without workers."""
+    """Returns the number of bytes of /dev/shm that the batches of one process fill at most; 0
+    without workers.
+    """
     if num_workers == 0:
         return 0
     ahead = batches_ahead(crops, batch_size, num_workers, ahead_bytes)
@@ -282,7 +288,7 @@ class _CropDataset(Dataset[Loaded]):
     def _read(
         self, epoch: int, sample: int, errors: list[tuple[str, str]]
     ) -> tuple[int, Image.Image | np.ndarray]:
-        """The sample's number and image; if it is unreadable, those of another sample."""
+        """Returns the sample's number and image; if it is unreadable, those of another sample."""
         decode = self.dataset.read_pixels if self.resize == "torch" else self.dataset.read
         try:
             return sample, decode(sample)
@@ -300,13 +306,13 @@ class _CropDataset(Dataset[Loaded]):
 
 
 def draw_seed(seed: int, epoch: int, sample: int, view: int) -> int:
-    """One integer for the draws of one view (-1: the substitute) of one sample. It has no
+    """Returns one integer for the draws of one view (-1: the substitute) of one sample. It has no
     collisions for epoch < 2^20, sample < 2^40, view < 2^10 - 1."""
     return (((seed << 20 | epoch) << 40 | sample) << 10) + view + 1
 
 
 def _decoded_bytes(image: Image.Image | np.ndarray) -> int:
-    """Bytes of a decoded RGB image."""
+    """Returns the number of bytes of a decoded RGB image."""
     return image.nbytes if isinstance(image, np.ndarray) else 3 * image.width * image.height
 
 

@@ -147,7 +147,7 @@ class _Normal:
     drawn: Tensor | None = None
 
     def numbers(self, out: Tensor | None = None) -> Tensor:
-        """The numbers, written to `out` if it is given."""
+        """Returns the numbers, written to `out` if it is given."""
         if self.drawn is not None:
             return self.drawn if out is None else out.copy_(self.drawn)
         if out is None:
@@ -155,12 +155,12 @@ class _Normal:
         return out.normal_(generator=self.generator)
 
     def now(self) -> _Normal:
-        """The same numbers, drawn."""
+        """Returns the same numbers, drawn."""
         return replace(self, drawn=self.numbers())
 
     def split(self, number: int) -> list[_Normal]:
-        """The numbers of each `number` consecutive images. They are drawn part by part if the parts
-        draw the same numbers as the whole."""
+        """Returns the numbers of each `number` consecutive images. They are drawn part by part if
+        the parts draw the same numbers as the whole."""
         first, last = number, self.shape[0] % number or number
         plane = math.prod(self.shape[1:])
         if self.drawn is None and first * plane % BLOCK == 0 and last * plane >= BLOCK:
@@ -200,7 +200,7 @@ class MaskDraws:
 
     @classmethod
     def cat(cls, parts: Sequence[MaskDraws]) -> MaskDraws:
-        """The draws of several batches of one recipe, joined."""
+        """Returns the draws of several batches of one recipe, joined."""
         if len(parts) == 1:
             return parts[0]
 
@@ -213,8 +213,8 @@ class MaskDraws:
         return cls(**{field.name: joined(field.name) for field in fields(cls)})
 
     def split(self, number: int) -> list[MaskDraws]:
-        """The draws of one batch, split into parts of `number` consecutive images. The masks of the
-        parts must be made in this order."""
+        """Returns the draws of one batch, split into parts of `number` consecutive images. The
+        masks of the parts must be made in this order."""
         tensors = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
         parts = [
             replace(self, **dict(zip(tensors, part)))
@@ -230,7 +230,7 @@ class MaskDraws:
         return [replace(p, noise=(n,), patches=patches) for p, n in zip(parts, all_noise)]
 
     def to(self, device: torch.device) -> MaskDraws:
-        """The draws with the numbers that make the masks on `device`, sent in one copy."""
+        """Returns the draws with the numbers that make the masks on `device`, sent in one copy."""
         if self.box.device == device:
             return self
         shift = () if self.shift is None else (self.shift.to(self.box.dtype),)
@@ -313,7 +313,7 @@ def make_masks(
     draws: MaskDraws,
     device: torch.device,
 ) -> MaskParams:
-    """The masks `(N, C, H, W)` that were drawn, of one batch or of several, on the images' device.
+    """Returns the masks `(N, C, H, W)` that were drawn, of one batch or of several, on `device`.
     The draws must be of this recipe, except for `MaskRecipe.apply_prob`, which they contain."""
     sent = draws.to(device)
     mask = _outside(shape, sent.box).logical_or_(_masked_cells(recipe, shape, sent))
@@ -333,9 +333,9 @@ def make_masks(
 
 
 def apply_mask(images: Tensor, params: MaskParams, out: Tensor | None = None) -> Tensor:
-    """Replace the masked pixels: images `(N, C, H, W)` -> a new tensor, same shape and type.
+    """Replace the masked pixels of images `(N, C, H, W)`; the result has their shape and type.
 
-    out: a tensor for the result instead of a new one; it may be the images.
+    out: a tensor for the result, which otherwise is a new one; it may be the images.
     """
     if params.fill is None:
         target = images.clone() if out is None else out.copy_(images)
@@ -349,7 +349,7 @@ def apply_mask(images: Tensor, params: MaskParams, out: Tensor | None = None) ->
 
 
 def _fill_from(images: Tensor, source: str, blur_sigma: float) -> Tensor:
-    """The values of masked pixels, computed from the images `(N, C, H, W)` themselves."""
+    """Returns the values of masked pixels, computed from the images `(N, C, H, W)` themselves."""
     if source == "mean":
         return images.mean(dim=(2, 3), keepdim=True)
     if source == "other":
@@ -362,7 +362,7 @@ def _fill_from(images: Tensor, source: str, blur_sigma: float) -> Tensor:
 def _draw_noise(
     recipe: MaskRecipe, shape: tuple[int, int, int, int], normal: Callable[..., _Normal]
 ) -> tuple[tuple[_Normal, ...], tuple[_Normal, ...]]:
-    """`MaskDraws.noise` and `MaskDraws.patches` of a batch."""
+    """Returns `MaskDraws.noise` and `MaskDraws.patches` of a batch."""
     n, c, h, w = shape
     if recipe.fill != "noise" or recipe.noise == "none":
         return (), ()
@@ -375,7 +375,7 @@ def _draw_noise(
 
 
 def _noise(recipe: MaskRecipe, shape: tuple[int, int, int, int], draws: MaskDraws) -> Tensor | None:
-    """The noise of `recipe.noise`, `(N, C, H, W)` or `(N, C, 1, 1)`; None if the noise is 0."""
+    """Returns the noise of `recipe.noise`, `(N, C, H, W)` or `(N, C, 1, 1)`; None if it is 0."""
     if not draws.noise:
         return None
     device, c = draws.box.device, shape[1]
@@ -397,7 +397,7 @@ def _noise(recipe: MaskRecipe, shape: tuple[int, int, int, int], draws: MaskDraw
 
 
 def _joined(parts: Sequence[_Normal]) -> Tensor:
-    """The numbers of several batches, one after the other."""
+    """Returns the numbers of several batches, one after the other."""
     if len(parts) == 1:
         return parts[0].numbers()
     sizes = [part.shape[0] for part in parts]
@@ -409,7 +409,7 @@ def _joined(parts: Sequence[_Normal]) -> Tensor:
 
 
 def _of_channel(drawn: Tensor, channel: Tensor) -> Tensor:
-    """Values `(N, C, K)` drawn per channel -> for each channel, those of the channel it follows."""
+    """Returns for each channel the values of the channel that it follows, all `(N, C, K)`."""
     return drawn.gather(1, channel[:, :, None].expand_as(drawn))
 
 
@@ -430,7 +430,7 @@ def _draw_cells(
 
 
 def _masked_cells(recipe: MaskRecipe, shape: tuple[int, int, int, int], draws: MaskDraws) -> Tensor:
-    """Grid masks `(N, C, H, W)`."""
+    """Returns grid masks `(N, C, H, W)`."""
     scores = draws.scores
     if recipe.exact_count:
         scores = scores.argsort(dim=2).argsort(dim=2)
@@ -449,8 +449,9 @@ def _grid(recipe: MaskRecipe, h: int, w: int) -> tuple[int, int]:
 def _places(
     shape: tuple[int, int, int, int], shift: Tensor | None, device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    """Row `(N, C, H)` and column `(N, C, W)` of each pixel, counted from the start of the grid:
-    `shift (N, C, 2)` pixels above and left of the image (None: at its corner)."""
+    """Returns row `(N, C, H)` and column `(N, C, W)` of each pixel, counted from the start of the
+    grid: `shift (N, C, 2)` pixels above and left of the image (None: at its corner).
+    """
     n, c, h, w = shape
     y, x = (torch.arange(side, device=device).expand(n, c, side) for side in (h, w))
     return (y, x) if shift is None else (y + shift[:, :, :1], x + shift[:, :, 1:])
@@ -475,7 +476,7 @@ def _spread(
 def _draw_boxes(
     recipe: MaskRecipe, shape: tuple[int, int, int, int], uniform: Callable[..., Tensor]
 ) -> Tensor:
-    """`MaskDraws.box`, as if all channels were independent and had focal masks."""
+    """Returns `MaskDraws.box`, as if all channels were independent and had focal masks."""
     n, c, h, w = shape
     low, high = _range(recipe.focal_size)
     side = uniform(n, c, 1) * (high - low) + low
@@ -489,7 +490,7 @@ def _draw_boxes(
 
 
 def _outside(shape: tuple[int, int, int, int], box: Tensor) -> Tensor:
-    """Focal masks `(N, C, H, W)`: True outside the box `(N, C, 4)`."""
+    """Returns focal masks `(N, C, H, W)`: True outside the box `(N, C, 4)`."""
     top, bottom, left, right = box.split(1, dim=2)
     y, x = (torch.arange(side, device=box.device) for side in shape[2:])
     outside_y = (y < top) | (y >= bottom)

@@ -47,7 +47,7 @@ class NaturalSet(NamedTuple):
     Attributes:
         reader: the name of its class in torchvision.datasets.
         files, labels: attributes of an instance; "": those of (path, label) in `_samples`.
-        splits: our name of a split -> torchvision's.
+        splits: torchvision's name of a split, by ours.
         layout: the expected files below the root.
         remedy: how to get them.
     """
@@ -116,7 +116,8 @@ NAMES = (*SETS, "sun397", "caltech101")
 
 
 def read_natural(name: str, root: Path, split: str) -> FileList:
-    """The images of a split, in the order of its list; of "trainval" first those of "train".
+    """Returns the images of a split, in the order of its list; of "trainval" first those of
+    "train".
 
     Raises:
         InputError: an unknown split; a missing list or image, with the layout that is expected.
@@ -157,7 +158,9 @@ def _by_torchvision(name: str, found: NaturalSet, root: Path, split: str) -> Lis
 
 
 def _read_sun397(root: Path, split: str) -> FileList:
-    """Lines such as /a/abbey/sun_aaalbzqrimafwbiv.jpg; a class is the folder below its letter."""
+    """Returns lines such as /a/abbey/sun_aaalbzqrimafwbiv.jpg; a class is the folder below its
+    letter.
+    """
     list_name = find(
         split, {"train": "Training_01.txt", "test": "Testing_01.txt"}, "split of sun397"
     )

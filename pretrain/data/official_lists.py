@@ -77,7 +77,7 @@ CLASSES = {
 
 
 def first_existing(folder: Path, places: Sequence[str], layout: str) -> Path:
-    """The first of the places in `folder` that exists.
+    """Returns the first of the places in `folder` that exists.
 
     Raises InputError with the expected layout if none exists.
     """
@@ -95,7 +95,7 @@ def listed_files(
     classes: Sequence[str],
     layout: str,
 ) -> FileList:
-    """The files `folder / name` of an official list, in its order.
+    """Returns the files `folder / name` of an official list, in its order.
 
     Raises InputError if some do not exist, with their number and one of them.
 
@@ -136,8 +136,8 @@ def _check_existence(source: Path, folder: Path, names: Sequence[str], layout: s
 
 
 def part_of_whole(name: str, images: int, classes: int) -> str:
-    """A phrase if a built-in set, such as "imagenet:val", is only a part of the official set;
-    otherwise "".
+    """Returns a phrase if a built-in set, such as "imagenet:val", is only a part of the official
+    set; otherwise "".
 
     A part is not an error, because people use small parts to try things. But its results are not
     comparable.

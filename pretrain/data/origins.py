@@ -35,20 +35,22 @@ class Origin(ABC):
 
     @abstractmethod
     def names(self) -> list[bytes]:
-        """The path of each image's file, or another name of the image."""
+        """Returns the path of each image's file, or another name of the image."""
 
     @abstractmethod
     def stamps(self, rows: np.ndarray) -> np.ndarray:
-        """int64 (n, 2): size in bytes and time of change in ns of each file, GONE for a missing
-        one. For pixels in memory it is their CRC-32, (n, 1)."""
+        """Returns int64 (n, 2): size in bytes and time of change in ns of each file, GONE for a
+        missing one. For pixels in memory it is their CRC-32, (n, 1).
+        """
 
     @abstractmethod
     def checksums(self, rows: np.ndarray, most: int = MOST_BYTES) -> np.ndarray:
-        """int64 (n,): a hash of the first `most` bytes of each file (GONE for one that cannot be
-        read), or of all pixels."""
+        """Returns int64 (n,): a hash of the first `most` bytes of each file (GONE for one that
+        cannot be read), or of all pixels.
+        """
 
     def all_stamps(self) -> list[list[int]]:
-        """`stamps` of all images, as builtins."""
+        """Returns `stamps` of all images, as builtins."""
         found: list[list[int]] = self.stamps(np.arange(len(self))).tolist()
         return found
 
@@ -139,14 +141,16 @@ class Part(Origin):
 
 
 def evenly(count: int, most: int) -> Sequence[int]:
-    """Up to `most` evenly spaced numbers below `count`, including the first and the last."""
+    """Returns up to `most` evenly spaced numbers below `count`, including the first and the
+    last.
+    """
     if count <= most:
         return range(count)
     return [round(i * (count - 1) / (most - 1)) for i in range(most)]
 
 
 def _in_threads(work: Callable[[Any], Found], paths: Sequence[str | bytes]) -> list[Found]:
-    """The results of `work` for each path, in order."""
+    """Returns the results of `work` for each path, in order."""
     if len(paths) <= CHUNK:
         return [work(path) for path in paths]
     parts = [paths[begin : begin + CHUNK] for begin in range(0, len(paths), CHUNK)]
@@ -172,6 +176,6 @@ def _checksum(path: str, most: int) -> int:
 
 
 def _hash(content: bytes | memoryview) -> int:
-    """A hash of 64 bits: among a million different images, no two are equal by chance."""
+    """Returns a hash of 64 bits: among a million different images, no two are equal by chance."""
     found = hashlib.blake2b(content, digest_size=8).digest()
     return int.from_bytes(found, "little", signed=True)

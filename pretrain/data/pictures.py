@@ -21,7 +21,7 @@ Pictures = str | Path | Iterable[Picture] | ImageDataset
 
 
 def open_pictures(images: Pictures, *, turn: bool = False) -> ImageDataset:
-    """The images as a data set; those of a list have no labels.
+    """Returns the images as a data set; those of a list have no labels.
 
     Args:
         images: a folder of images or of class folders, absolute, below the working directory or

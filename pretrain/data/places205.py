@@ -28,7 +28,8 @@ IMAGE_FOLDERS = (IMAGES, f"imagesPlaces205_resize/{IMAGES}", "images256")
 
 
 def read_places205(folder: Path, split: str) -> FileList:
-    """The images of "train" or "val" in the list's order, labels 0 to 204 as the list has them.
+    """Returns the images of "train" or "val" in the list's order, labels 0 to 204 as the list has
+    them.
 
     In both splits, a class is named after the folder of its first training image, without the
     letter ("abbey", "apartment_building/outdoor"). It is "class 7" if the training list has no

@@ -73,9 +73,9 @@ class Preprocess:
     ) -> Tensor:
         """Range, channel order, mean and std, without the filter.
 
-        images `(N, 3, H, W)` RGB, uint8 or float in [0, 1] -> float32, same shape, written to `out`
-        if it is given (it may be the images). If there are many small batches, compute `affine`
-        once and pass it.
+        The images are `(N, 3, H, W)` RGB, uint8 or float in [0, 1]. The result is float32 of the
+        same shape, and is written to `out` if it is given (it may be the images). If there are many
+        small batches, compute `affine` once and pass it.
         """
         factor, shift = self.affine(images) if affine is None else affine
         images = images.float()
@@ -95,7 +95,7 @@ class Preprocess:
         return images if self.highpass is None else self.highpass.apply(images)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain builtins, as stored in checkpoints and in weights files."""
+        """Returns plain builtins, as stored in checkpoints and in weights files."""
         return {
             "channel_order": self.channel_order,
             "mean": [float(v) for v in self.mean],

@@ -86,14 +86,16 @@ class KindCheck:
 
 
 def each(work: Callable[[Item], Found], items: Sequence[Item], title: str) -> Iterable[Found]:
-    """The results of `work` for each item, in order, by several threads, with a progress bar."""
+    """Yields the results of `work` for each item, in order, by several threads, with a progress
+    bar.
+    """
     with ThreadPoolExecutor(THREADS) as pool:
         found = pool.map(work, items)
         yield from progress(found, desc=title, total=len(items), leave=False, delay=QUIET_SECONDS)
 
 
 def header_or_fault(path: str) -> Header | str:
-    """The header of a file, or the error's text if the file is unreadable."""
+    """Returns the header of a file, or the error's text if the file is unreadable."""
     try:
         return read_header(path)
     except OSError as error:

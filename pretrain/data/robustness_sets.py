@@ -27,7 +27,7 @@ from pretrain.data.folders import is_hidden, scan_folder
 from pretrain.data.official_lists import first_existing
 from pretrain.data.root import missing
 
-# Corruption -> (the archive that holds it, the error of AlexNet in percent, the mean over the five
+# By corruption: the archive that holds it, the error of AlexNet in percent, the mean over the five
 # severities). ImageNet-C's authors divide by the latter; google-research/augmix, imagenet.py, has
 # these digits, which round to table 1 of arXiv 1903.12261.
 CORRUPTIONS = {
@@ -165,7 +165,7 @@ def _folders(path: Path) -> list[str]:
     return [name for name in entries if (path / name).is_dir() and not is_hidden(name)]
 
 
-# Name of a data set -> its reader, which takes the root and what follows the name
+# By the name of a data set: its reader, which takes the root and what follows the name
 READERS: dict[str, Callable[[Path, str], FileList]] = {
     "imagenet_v2": read_v2,
     "imagenet_r": lambda root, split: read_class_folders(

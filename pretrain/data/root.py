@@ -14,12 +14,12 @@ VARIABLE = "DETECTRON2_DATASETS"
 
 
 def datasets_root() -> Path:
-    """`$DETECTRON2_DATASETS`, by default `./datasets`, as in Detectron2."""
+    """Returns `$DETECTRON2_DATASETS`, by default `./datasets`, as in Detectron2."""
     return Path(os.environ.get(VARIABLE) or "datasets").expanduser()
 
 
 def below_root(name: str) -> Path:
-    """The folder or file that a data set's name means: absolute, or below the root."""
+    """Returns the folder or file that a data set's name means: absolute, or below the root."""
     return datasets_root() / Path(name).expanduser()
 
 
@@ -37,7 +37,8 @@ def check_present(needed: Iterable[Path], expected: Callable[[], str]) -> None:
 
 
 def missing(path: Path, remedy: str, what: str = "") -> InputError:
-    """The error about a path that is missing, which names what has a similar name next to it.
+    """Returns the error about a path that is missing, which names what has a similar name next to
+    it.
 
     Args:
         remedy: what to do, or what is expected.
@@ -49,7 +50,7 @@ def missing(path: Path, remedy: str, what: str = "") -> InputError:
 
 
 def root_hint(path: Path) -> str:
-    """The end of a message about a missing path: how to name the folder that has the data.
+    """Returns the end of a message about a missing path: how to name the folder that has the data.
 
     Returns "" for a path outside the root, since the name then was an absolute path.
     """

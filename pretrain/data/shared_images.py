@@ -37,7 +37,7 @@ class SharedImages:
     first: tuple[tuple[str, str], ...] = ()
 
     def text(self, train: str, test: str) -> str:
-        """A sentence about the two sets, which are called by these names."""
+        """Returns a sentence about the two sets, which are called by these names."""
         if not self.count:
             return f"no image of {test} is in {train}"
         pairs = ", ".join(f"{one} is {other}" for one, other in self.first)
@@ -49,7 +49,7 @@ class SharedImages:
 
 
 def not_compared(train: str, test: str) -> str:
-    """The message if `find_shared` does not compare two sets."""
+    """Returns the message if `find_shared` does not compare two sets."""
     return (
         f"{test} was not searched for images of {train}: there are too many images or files of "
         f"equal size (tools/doctor.py searches {THOROUGH} times as many as a run)"
@@ -57,7 +57,8 @@ def not_compared(train: str, test: str) -> str:
 
 
 def find_shared(train: Origin, test: Origin, *, thorough: bool = False) -> SharedImages | None:
-    """The images of `test` that are in `train`; None if that takes too long (see MOST_IMAGES).
+    """Returns the images of `test` that are in `train`; None if that takes too long (see
+    MOST_IMAGES).
 
     Args:
         thorough: take longer, see THOROUGH.
@@ -95,7 +96,8 @@ def _hashes(origin: Origin, rows: np.ndarray, most: int) -> np.ndarray:
 def _pairs(
     train: Origin, test: Origin, ours: np.ndarray, hashes: np.ndarray, theirs: np.ndarray
 ) -> tuple[tuple[str, str], ...]:
-    """Names of the test images `theirs`, each with the name of the first equal image of `ours`.
+    """Returns names of the test images `theirs`, each with the name of the first equal image of
+    `ours`.
 
     Args:
         hashes: the hashes of `ours`.
@@ -112,7 +114,9 @@ def _pairs(
 
 
 def _kind(origin: Origin) -> type[Origin]:
-    """Whether the images are files or pixels. Only images of the same kind can be compared."""
+    """Returns whether the images are files or pixels. Only images of the same kind can be
+    compared.
+    """
     while isinstance(origin, Part):
         origin = origin.whole
     return Pixels if isinstance(origin, Pixels) else Files

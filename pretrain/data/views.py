@@ -82,9 +82,9 @@ class ViewMaker:
     def __call__(self, crops: Sequence[Tensor], generator: torch.Generator) -> list[Tensor]:
         """Make the views of a batch, on the crops' device.
 
-        V crops uint8 `(N, 3, S, S)` RGB -> V views float32 of the same shapes. `generator` is the
-        only source of randomness. Keep it on the CPU even if the crops are on a GPU: the draws are
-        small, and then the GPU never waits for them.
+        Takes V crops uint8 `(N, 3, S, S)` RGB, returns V views float32 of their shapes. `generator`
+        is the only source of randomness. Keep it on the CPU even if the crops are on a GPU: the
+        draws are small, and then the GPU never waits for them.
         """
         if len(crops) != self.num_views:
             raise InputError(f"got {len(crops)} crops per image for {self.num_views} views")
@@ -112,8 +112,9 @@ class ViewMaker:
     def masks_of(
         self, crops: Sequence[Tensor], generator: torch.Generator
     ) -> list[MaskParams | None]:
-        """The mask of each view (None if its branch has none) that `__call__` draws for these crops
-        from a generator in the same state. It only draws, and makes no view."""
+        """Returns the mask of each view (None if its branch has none) that `__call__` draws for
+        these crops from a generator in the same state. It only draws, and makes no view.
+        """
         made: list[MaskParams | None] = []
         for view, recipe in enumerate(self.masks):
             draws = self._draw(crops, [view], generator)[1]
@@ -123,8 +124,9 @@ class ViewMaker:
     def _draw(
         self, crops: Sequence[Tensor], views: Sequence[int], generator: torch.Generator
     ) -> tuple[dict[int, AugmentParams], dict[int, MaskDraws]]:
-        """The draws of some views, view by view: the augmentation of each view that does not reuse
-        another view, and the mask of each view that has one."""
+        """Returns the draws of some views, view by view: the augmentation of each view that does
+        not reuse another view, and the mask of each view that has one.
+        """
         params: dict[int, AugmentParams] = {}
         masks: dict[int, MaskDraws] = {}
         for view in views:
@@ -138,7 +140,7 @@ class ViewMaker:
     def _augmented(
         self, crops: Sequence[Tensor], params: dict[int, AugmentParams]
     ) -> Iterator[tuple[list[int], Tensor]]:
-        """Photometric augmentation: uint8 `(N, 3, S, S)` -> float32 in [0, 1]. Yields views and
+        """Augment photometrically, from uint8 `(N, 3, S, S)` to float32 in [0, 1]. Yields views and
         their pixels, one view after the other.
 
         Views of one size whose recipes differ only in probabilities are augmented together. This
@@ -155,8 +157,9 @@ class ViewMaker:
             yield views, augment.apply_augment(together, drawn, recipe)
 
     def _alike(self, views: Sequence[int]) -> list[list[int]]:
-        """The views in groups that have the same filter, and masks that differ only in their
-        probability. A mask of other images of the batch has a group of its own."""
+        """Returns the views in groups that have the same filter, and masks that differ only in
+        their probability. A mask of other images of the batch has a group of its own.
+        """
         groups: dict[tuple[HighPass | None, MaskRecipe | None, int | None], list[int]] = {}
         for view in views:
             mask = self.masks[view]
@@ -168,8 +171,9 @@ class ViewMaker:
     def _finished_alike(
         self, views: list[int], images: Tensor
     ) -> Iterator[tuple[list[int], Tensor]]:
-        """Groups of views that are normalised, filtered and masked together, with their pixels:
-        parts of `images`, which has those of all views in this order."""
+        """Yields groups of views that are normalised, filtered and masked together, with their
+        pixels: parts of `images`, which has those of all views in this order.
+        """
         groups = self._alike(views)
         number = len(images) // len(views)
         yield from zip(groups, images.split([number * len(alike) for alike in groups]))
@@ -177,9 +181,10 @@ class ViewMaker:
     def _finish(
         self, images: Tensor, views: Sequence[int], draws: dict[int, MaskDraws], shared: bool
     ) -> Tensor:
-        """Normalise, filter, mask: float32 in [0, 1] `(N, 3, S, S)` of views that `_alike` groups,
-        one after the other -> the network's input, which replaces the images unless they are
-        shared with another view.
+        """Normalise, filter and mask the views of a group, and return the network's input.
+
+        images: float32 in [0, 1] `(N, 3, S, S)`, the pixels of views that `_alike` groups, one view
+        after the other. The result replaces them unless they are shared with another view.
 
         On a CPU this also runs in pieces, unless the mask is filled with other images of the batch.
         """
@@ -208,7 +213,7 @@ class ViewMaker:
 
 
 def _masks(recipe: MaskRecipe, images: Tensor, draws: MaskDraws) -> MaskParams:
-    """The masks of images `(N, C, H, W)`, on their device."""
+    """Returns the masks of images `(N, C, H, W)`, on their device."""
     return masking.make_masks(recipe, _shape(images), draws, images.device)
 
 

@@ -112,7 +112,9 @@ def make_digits(
 
 
 def draw_crop(split: str, digit: int, rng: np.random.Generator) -> np.ndarray:
-    """One classification image, uint8 (32, 32, 3), with a digit of the class fully inside it."""
+    """Returns one classification image, uint8 (32, 32, 3), with a digit of the class fully inside
+    it.
+    """
     pixels = draw_background(split, CROP_SIDE, _ZOOM, rng)
     pool = digit_pool(split)[digit]
     ink = pool[rng.integers(len(pool))]

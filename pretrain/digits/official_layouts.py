@@ -26,9 +26,11 @@ from scipy import ndimage
 from pretrain.digits.render import NUM_CLASSES
 from pretrain.digits.scenes import Scene, coco_annotations, coco_categories, outline
 
-LayoutWriter = Callable[[Path, str, Mapping[int, Scene]], None]  # root, split, id -> scene
+# takes the root, the split, and the scenes by id
+LayoutWriter = Callable[[Path, str, Mapping[int, Scene]], None]
 
-TAIL = {9: 8, 8: 60, 7: 60}  # digit -> the number of training images, the first, that annotate it
+# by digit: the number of training images, the first, that annotate it
+TAIL = {9: 8, 8: 60, 7: 60}
 # LVIS's frequencies: rare up to 10 training images, common up to 100, and frequent. All files have
 # those of the training file, as LVIS's have.
 _FREQUENCIES = {9: "r", 8: "c", 7: "c"}
@@ -48,7 +50,7 @@ def write_lvis(root: Path, split: str, scenes: Mapping[int, Scene]) -> None:
 
 
 def lvis_document(split: str, scenes: Mapping[int, Scene]) -> dict:
-    """The content of a file of LVIS v1, without its empty fields."""
+    """Returns the content of a file of LVIS v1, without its empty fields."""
     images: list[dict] = []
     annotations: list[dict] = []
     limits = TAIL if split == "train" else {}
@@ -79,7 +81,7 @@ def lvis_document(split: str, scenes: Mapping[int, Scene]) -> dict:
 
 
 def _with_frequency(category: dict, images: int) -> dict:
-    """A category as LVIS describes it, whose objects are annotated in `images` images."""
+    """Returns a category as LVIS describes it, whose objects are annotated in `images` images."""
     return {
         **category,
         "synonyms": [category["name"]],
@@ -106,7 +108,7 @@ def write_cityscapes(root: Path, split: str, scenes: Mapping[int, Scene]) -> Non
 
 
 def polygons_of(scene: Scene) -> dict:
-    """The content of a file of polygons, from the back to the front."""
+    """Returns the content of a file of polygons, from the back to the front."""
     height, width = scene.pixels.shape[:2]
     corners = [[0, 0], [width - 1, 0], [width - 1, height - 1], [0, height - 1]]
     objects = [{"label": BACKGROUND, "polygon": corners}]
@@ -119,8 +121,9 @@ def polygons_of(scene: Scene) -> dict:
 
 
 def ids_of(content: Mapping) -> tuple[np.ndarray, np.ndarray]:
-    """The label ids uint8 (S, S) and instance ids uint16 (S, S) that the polygons give; an object
-    has the id 1000 x label + number."""
+    """Returns the label ids uint8 (S, S) and instance ids uint16 (S, S) that the polygons give; an
+    object has the id 1000 x label + number.
+    """
     size = content["imgWidth"], content["imgHeight"]
     labels, instances = Image.new("L", size), Image.new("I", size)
     numbers: dict[str, int] = {}

@@ -37,7 +37,7 @@ _MIN_CONTRAST = 0.25  # least difference of luma (0..1) between a digit and its 
 
 @lru_cache(maxsize=None)
 def digit_pool(split: str) -> tuple[np.ndarray, ...]:
-    """The split's digits: one uint8 (n, 8, 8) array of ink (0..255) for each class 0..9."""
+    """Returns the split's digits: one uint8 (n, 8, 8) array of ink (0..255) for each class 0..9."""
     from sklearn.datasets import load_digits
 
     data = load_digits()
@@ -49,7 +49,7 @@ def digit_pool(split: str) -> tuple[np.ndarray, ...]:
 
 @lru_cache(maxsize=None)
 def photo_regions(split: str) -> tuple[Image.Image, ...]:
-    """The parts of the two sample photographs that belong to a split (RGB images)."""
+    """Returns the parts of the two sample photographs that belong to a split (RGB images)."""
     from sklearn.datasets import load_sample_images
 
     left, top, right, bottom = _REGIONS[split]
@@ -65,7 +65,8 @@ def photo_regions(split: str) -> tuple[Image.Image, ...]:
 def draw_background(
     split: str, side: int, zoom: tuple[float, float], rng: np.random.Generator
 ) -> np.ndarray:
-    """A random square crop of the split's photographs, at full contrast, half of them mirrored.
+    """Returns a random square crop of the split's photographs, at full contrast, half of them
+    mirrored.
 
     The crop's side is `side * u` photo pixels with u uniform in `zoom` (as far as the region
     allows), resized to uint8 (side, side, 3).
@@ -110,7 +111,8 @@ def draw_glyph(ink: np.ndarray, height: float, rng: np.random.Generator) -> np.n
 
 
 def tight_box(mask: np.ndarray) -> tuple[int, int, int, int]:
-    """(top, left, bottom, right) of the true pixels of a bool (H, W) mask: 0-based, half-open.
+    """Returns (top, left, bottom, right) of the true pixels of a bool (H, W) mask: 0-based,
+    half-open.
 
     Raises ValueError when no pixel is true.
     """
@@ -121,12 +123,13 @@ def tight_box(mask: np.ndarray) -> tuple[int, int, int, int]:
 
 
 def luma(rgb: np.ndarray) -> float:
-    """Mean brightness in [0, 1] of uint8 (..., 3) pixels, ITU-R BT.601 weights."""
+    """Returns the mean brightness in [0, 1] of uint8 (..., 3) pixels, ITU-R BT.601 weights."""
     return float(rgb.reshape(-1, 3).mean(0) @ (0.299, 0.587, 0.114)) / 255
 
 
 def draw_colour(behind: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A random colour, float32 (3,) in 0..255, with a contrast to the uint8 (n, 3) pixels behind.
+    """Returns a random colour, float32 (3,) in 0..255, with a contrast to the uint8 (n, 3) pixels
+    behind.
 
     Only the mean brightness is compared. Textures may still cross the strokes, so the set is hard.
     """

@@ -43,7 +43,7 @@ class Scene:
 
 
 def draw_scene(split: str, rng: np.random.Generator) -> Scene:
-    """One scene with 1 to 4 digits that are fully inside and overlap only a little."""
+    """Returns one scene with 1 to 4 digits that are fully inside and overlap only a little."""
     side = SCENE_SIDE
     pixels = draw_background(split, side, _ZOOM, rng)
     classes: list[int] = []
@@ -69,7 +69,9 @@ def draw_scene(split: str, rng: np.random.Generator) -> Scene:
 def _find_place(
     shape: tuple[int, int], taken: list[tuple[int, int, int, int]], rng: np.random.Generator
 ) -> tuple[int, int] | None:
-    """A (top, left) where a glyph of this shape covers little of the boxes already taken."""
+    """Returns a (top, left) where a glyph of this shape covers little of the boxes already
+    taken.
+    """
     height, width = shape
     for _ in range(_PLACEMENT_TRIES):
         top = int(rng.integers(SCENE_SIDE - height + 1))
@@ -81,7 +83,7 @@ def _find_place(
 
 
 def _overlap(a: Sequence[int], b: Sequence[int]) -> float:
-    """Shared area of two boxes over the area of the smaller one."""
+    """Returns the shared area of two boxes over the area of the smaller one."""
     height = min(a[2], b[2]) - max(a[0], b[0])
     width = min(a[3], b[3]) - max(a[1], b[1])
     smaller = min((box[2] - box[0]) * (box[3] - box[1]) for box in (a, b))
@@ -89,7 +91,9 @@ def _overlap(a: Sequence[int], b: Sequence[int]) -> float:
 
 
 def voc_annotation(scene: Scene, file_name: str) -> str:
-    """VOC's XML text for a scene. Boxes become 1-based, inclusive: the upper left corner moves."""
+    """Returns VOC's XML text for a scene. Boxes become 1-based, inclusive: the upper left corner
+    moves.
+    """
     root = ElementTree.Element("annotation")
     _add(root, folder="digits_voc", filename=file_name)
     height, width = scene.pixels.shape[:2]
@@ -111,7 +115,9 @@ def _add(parent: ElementTree.Element, **texts: str | int) -> None:
 
 
 def coco_annotations(scene: Scene, image_id: int, first_id: int) -> list[dict]:
-    """COCO's annotations of one scene; ids count up from `first_id` (>= 1: 0 means "none")."""
+    """Returns COCO's annotations of one scene; ids count up from `first_id` (>= 1: 0 means
+    "none").
+    """
     annotations = []
     for offset, (digit, mask) in enumerate(zip(scene.classes, scene.masks)):
         top, left, bottom, right = tight_box(mask)
@@ -130,7 +136,7 @@ def coco_annotations(scene: Scene, image_id: int, first_id: int) -> list[dict]:
 
 
 def coco_categories() -> list[dict]:
-    """Categories 1..10, named by their digit."""
+    """Returns categories 1..10, named by their digit."""
     return [
         {"id": digit + 1, "name": str(digit), "supercategory": "digit"}
         for digit in range(NUM_CLASSES)
@@ -148,14 +154,15 @@ def keypoint_annotations(scene: Scene, image_id: int, first_id: int) -> list[dic
 
 
 def keypoint_categories() -> list[dict]:
-    """The one category, with the keypoints' names and the two lines that join them."""
+    """Returns the one category, with the keypoints' names and the two lines that join them."""
     category = {"id": 1, "name": "digit", "supercategory": "digit"}
     return [{**category, "keypoints": list(KEYPOINTS), "skeleton": [[1, 2], [3, 4]]}]
 
 
 def mask_ends(mask: np.ndarray) -> list[tuple[int, int]]:
-    """(x, y) of the uppermost, lowest, leftmost and rightmost true pixel of a bool (H, W) mask; of
-    several the middle one."""
+    """Returns (x, y) of the uppermost, lowest, leftmost and rightmost true pixel of a bool (H, W)
+    mask; of several the middle one.
+    """
     y, x = np.nonzero(mask)
     ends = []
     for along, across, value in (
@@ -171,7 +178,8 @@ def mask_ends(mask: np.ndarray) -> list[tuple[int, int]]:
 
 
 def mask_polygons(mask: np.ndarray) -> list[list[int]]:
-    """Polygons [x0, y0, x1, y1, ...] that pycocotools fills to exactly the bool (H, W) mask.
+    """Returns polygons [x0, y0, x1, y1, ...] that pycocotools fills to exactly the bool (H, W)
+    mask.
 
     There is one polygon per 4-connected part, along pixel edges. Holes are joined to the outline by
     a seam that is followed in both directions, which adds nothing under the even-odd rule.
@@ -189,8 +197,10 @@ def mask_polygons(mask: np.ndarray) -> list[list[int]]:
 
 
 def outline(mask: np.ndarray) -> list[tuple[int, int]]:
-    """Points (x, y) of the outermost pixels of a bool (H, W) mask of one 4-connected part, in their
-    order along its outline; at least three, of which some may be equal. Holes are left out."""
+    """Returns points (x, y) of the outermost pixels of a bool (H, W) mask of one 4-connected part,
+    in their order along its outline; at least three, of which some may be equal. Holes are left
+    out.
+    """
     corners = _trace_loops(mask)[0]
     points: list[tuple[int, int]] = []
     for (x0, y0), (x1, y1) in zip(corners, corners[1:] + corners[:1]):

@@ -171,7 +171,9 @@ class Checkpoint(Callback):
 
 
 def due(training: Training, every_epochs: int) -> bool:
-    """Whether a multiple of `every_epochs` epochs (0 = never) was completed by the last step."""
+    """Returns whether a multiple of `every_epochs` epochs (0 = never) was completed by the last
+    step.
+    """
     return training.step_in_epoch == 0 and _divides(every_epochs, training.epoch)
 
 

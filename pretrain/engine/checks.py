@@ -24,7 +24,7 @@ from pretrain.optim.schedules import SCHEDULES, check_milestones
 
 
 def load_checked(config: str, overrides: Sequence[str], num_processes: int) -> CfgNode:
-    """The merged config of a file, or of a name below configs/, checked without data.
+    """Returns the merged config of a file, or of a name below configs/, checked without data.
 
     Raises InputError if no training data is given, and in the cases of `load_config` and
     `check_config`.
@@ -145,7 +145,9 @@ def check_monitor(bank: ImageDataset, queries: ImageDataset) -> None:
 
 
 def batch_note(cfg: CfgNode) -> str | None:
-    """A warning if the batch size is not the recipe's; it says how the learning rate was scaled."""
+    """Returns a warning if the batch size is not the recipe's; it says how the learning rate was
+    scaled.
+    """
     solver = cfg.SOLVER
     batch, recipe = solver.BATCH_SIZE, solver.RECIPE_BATCH_SIZE
     if recipe in (0, batch):
@@ -159,7 +161,8 @@ def batch_note(cfg: CfgNode) -> str | None:
 
 
 def queue_note(cfg: CfgNode, count: int) -> str | None:
-    """A warning if the queue of keys is longer than the data, with the consequence and the remedy.
+    """Returns a warning if the queue of keys is longer than the data, with the consequence and the
+    remedy.
 
     Args:
         count: number of training images.

@@ -40,7 +40,7 @@ CLASSES = 1000  # outputs of a classifier: ImageNet's, whose head is small next 
 
 
 def run_needs(cfg: CfgNode, num_processes: int, num_images: int | None) -> RunNeeds:
-    """What a run needs from each of its GPUs.
+    """Returns what a run needs from each of its GPUs.
 
     Args:
         cfg: a config checked for `num_processes`.
@@ -61,7 +61,7 @@ def run_needs(cfg: CfgNode, num_processes: int, num_images: int | None) -> RunNe
 
 
 def step_cost(cfg: CfgNode, num_processes: int = 1) -> StepCost:
-    """The cost of a training step of one process, in the precision that the config sets.
+    """Returns the cost of a training step of one process, in the precision that the config sets.
 
     Args:
         cfg: a config checked for `num_processes`.

@@ -72,7 +72,7 @@ def forward_backward_in_parts(
 
 
 def _apart(model: nn.Module) -> AbstractContextManager[Any]:
-    """A context in which the processes do not exchange gradients."""
+    """Returns a context in which the processes do not exchange gradients."""
     return model.no_sync() if isinstance(model, DistributedDataParallel) else nullcontext()
 
 

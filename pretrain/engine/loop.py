@@ -36,7 +36,7 @@ class Loader(Protocol):
     steps_per_epoch: int
 
     def steps(self, first: int, end: int) -> Iterable[Batch]:
-        """The batches of steps `first` to `end` - 1, counted over all epochs."""
+        """Returns the batches of steps `first` to `end` - 1, counted over all epochs."""
 
 
 @dataclass
@@ -71,7 +71,7 @@ class Training:
     method: Method  # its state_dict is the checkpoint's
     model: nn.Module  # the method, or its DistributedDataParallel wrapper
     optimizer: Optimizer
-    lr_at: Callable[[int], float]  # step -> learning rate
+    lr_at: Callable[[int], float]  # the learning rate of a step
     loader: Loader
     make_views: ViewMaker
     branches: Sequence[int]  # branch of each view
@@ -139,7 +139,8 @@ class Callback:
 
 
 def step_generator(seed: int, step: int) -> torch.Generator:
-    """A generator for one step's augmentation on this process, so no generator has to be saved.
+    """Returns a generator for one step's augmentation on this process, so no generator has to be
+    saved.
 
     It is on the CPU even if training runs on a GPU: the draws are small, and no kernel waits for
     them.
@@ -202,7 +203,9 @@ class Prepared:
 
 
 def prepared(training: Training) -> Iterator[Prepared]:
-    """The inputs of the steps from `training.step` on, prepared one step ahead of the training."""
+    """Yields the inputs of the steps from `training.step` on, prepared one step ahead of the
+    training.
+    """
     first, end = training.step, training.total_steps
     for step, batch in enumerate(training.loader.steps(first, end), first):
         yield prepare(training, batch, step)
@@ -251,7 +254,7 @@ def _in_parts(training: Training, given: Prepared) -> dict[str, Any]:
 
 
 def _autocast(training: Training) -> torch.autocast:
-    """The context of a forward pass: mixed precision, if the run has it."""
+    """Returns the context of a forward pass: mixed precision, if the run has it."""
     enabled = training.amp is not None
     return torch.autocast(training.device.type, dtype=training.amp, enabled=enabled)
 

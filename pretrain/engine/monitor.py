@@ -33,7 +33,9 @@ logger = logging.getLogger(__name__)
 
 
 def spread_evenly(labels: Sequence[int], limit: int) -> list[int]:
-    """Indices of about `limit` images (0 = all): the first ones of each class, in class order."""
+    """Returns indices of about `limit` images (0 = all): the first ones of each class, in class
+    order.
+    """
     if limit == 0 or limit >= len(labels):
         return list(range(len(labels)))
     place: dict[int, int] = {}
@@ -95,7 +97,7 @@ class LabelledImages:
 def trunk_features(
     trunk: nn.Module, images: Tensor, preprocess: Preprocess, device: torch.device, batch_size: int
 ) -> Tensor:
-    """Features (N, D) of uint8 images (N, 3, S, S), in evaluation mode, on the CPU."""
+    """Returns features (N, D) of uint8 images (N, 3, S, S), in evaluation mode, on the CPU."""
     was_training = trunk.training
     trunk.eval()
     features = [

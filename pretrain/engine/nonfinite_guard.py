@@ -51,7 +51,8 @@ class StepGuard:
     def allows(
         self, step: int, outcome: dict[str, Any], norm: Tensor, scaler: GradScaler | None = None
     ) -> bool:
-        """Whether step number `step` (from 1) may be taken, given its gradient's total norm.
+        """Returns whether step number `step` (from 1) may be taken, given its gradient's total
+        norm.
 
         All processes agree, and learn whether one of them was asked to end. Waits for the device.
         Raises NonFiniteLoss, with the step and the terms, as soon as more than `max_skipped` steps

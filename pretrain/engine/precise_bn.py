@@ -85,7 +85,7 @@ class PreciseBN(Callback):
         barrier()
 
     def estimate(self, training: Training) -> nn.Module | None:
-        """A copy of the trunk with the new statistics; None if it has no batch norm."""
+        """Returns a copy of the trunk with the new statistics; None if it has no batch norm."""
         precise_bn, trunk = import_fvcore(), self.build_trunk()
         trunk.load_state_dict(training.method.trunk.state_dict())
         if not precise_bn.get_bn_modules(trunk.train()):

@@ -194,7 +194,7 @@ def convert_norms(cfg: CfgNode, method: Method, device: torch.device) -> None:
 
 
 def build_solver(cfg: CfgNode, method: Method) -> Optimizer:
-    """The optimizer over the method's trainable parameters."""
+    """Returns the optimizer over the method's trainable parameters."""
     solver = cfg.SOLVER
     bias_lr = solver.BIAS_LR_PER_256
     rules = GroupRules(
@@ -215,7 +215,10 @@ def build_solver(cfg: CfgNode, method: Method) -> Optimizer:
 
 
 def build_schedule(cfg: CfgNode, steps_per_epoch: int) -> Callable[[int], float]:
-    """step -> learning rate. Raises InputError if the warmup is as long as the run."""
+    """Returns the function that gives a step's learning rate.
+
+    Raises InputError if the warmup is as long as the run.
+    """
     solver = cfg.SOLVER
     total = total_steps(cfg, steps_per_epoch)
     common: dict[str, Any] = {
@@ -232,7 +235,7 @@ def build_schedule(cfg: CfgNode, steps_per_epoch: int) -> Callable[[int], float]
 
 
 def build_weight_decay(cfg: CfgNode, total: int) -> Callable[[int], float] | None:
-    """step -> weight decay; None if it does not change."""
+    """Returns the function that gives a step's weight decay; None if it does not change."""
     start, end = cfg.SOLVER.WEIGHT_DECAY, cfg.SOLVER.FINAL_WEIGHT_DECAY
     if end < 0:
         return None
@@ -240,12 +243,14 @@ def build_weight_decay(cfg: CfgNode, total: int) -> Callable[[int], float] | Non
 
 
 def total_steps(cfg: CfgNode, steps_per_epoch: int) -> int:
-    """Number of steps of the run."""
+    """Returns the number of steps of the run."""
     return cfg.SOLVER.MAX_STEPS or cfg.SOLVER.EPOCHS * steps_per_epoch
 
 
 def warmup_steps(cfg: CfgNode, steps_per_epoch: int, total_steps: int) -> int:
-    """Steps of the linear warmup. Raises InputError if they are as many as those of the run."""
+    """Returns steps of the linear warmup. Raises InputError if they are as many as those of the
+    run.
+    """
     steps = cfg.SOLVER.WARMUP_STEPS or round(cfg.SOLVER.WARMUP_EPOCHS * steps_per_epoch)
     if steps >= total_steps:
         raise InputError(
@@ -256,7 +261,7 @@ def warmup_steps(cfg: CfgNode, steps_per_epoch: int, total_steps: int) -> int:
 
 
 def checkpoint_facts(cfg: CfgNode) -> dict[str, Any]:
-    """The entries of a checkpoint that training does not change."""
+    """Returns the entries of a checkpoint that training does not change."""
     return {
         "method": cfg.METHOD.NAME,
         "backbone": cfg.BACKBONE.NAME,
@@ -290,15 +295,18 @@ def build_callbacks(
 
 
 def needs_precise_bn(cfg: CfgNode, folder: Path) -> bool:
-    """Whether a finished run lacks the file of its statistics. This is always true for a run
-    without batch norm, which then looks for batch norms again."""
+    """Returns whether a finished run lacks the file of its statistics. This is always true for a
+    run without batch norm, which then looks for batch norms again.
+    """
     return cfg.PRECISE_BN.IMAGES > 0 and not (folder / PRECISE_BN_FILE).is_file()
 
 
 def build_precise_bn(
     cfg: CfgNode, folder: Path, facts: dict[str, Any], images: ImageDataset
 ) -> PreciseBN:
-    """The callback that estimates batch-norm statistics on training images after the last step."""
+    """Returns the callback that estimates batch-norm statistics on training images after the last
+    step.
+    """
     return PreciseBN(
         folder,
         facts,
@@ -315,7 +323,9 @@ def build_precise_bn(
 def build_monitor(
     cfg: CfgNode, sets: tuple[ImageDataset, ImageDataset], writer: MetricsWriter
 ) -> KnnMonitor:
-    """The kNN monitor of a bank and queries, with the input that the weights expect downstream."""
+    """Returns the kNN monitor of a bank and queries, with the input that the weights expect
+    downstream.
+    """
     return KnnMonitor(
         *sets,
         writer,

@@ -27,8 +27,9 @@ from pretrain.roles import ROLES
 
 
 def describe_training(training: Training, facts: dict[str, Any]) -> dict[str, Any]:
-    """The checkpoint's content; `facts` holds method, backbone, config (YAML), preprocess and
-    data (fingerprints)."""
+    """Returns the checkpoint's content; `facts` holds method, backbone, config (YAML), preprocess
+    and data (fingerprints).
+    """
     epochs = training.total_steps / training.loader.steps_per_epoch
     schedule = {
         "epochs": int(epochs) if epochs.is_integer() else epochs,
@@ -66,7 +67,7 @@ def save_training(training: Training, facts: dict[str, Any], path: Path) -> None
 
 
 def is_complete(saved: Mapping[str, Any]) -> bool:
-    """Whether a checkpoint was written at the last step."""
+    """Returns whether a checkpoint was written at the last step."""
     return saved["step"] >= saved["schedule"]["total_steps"]
 
 
@@ -102,14 +103,15 @@ def resume_training(
 
 
 def _describe_unlogged(unlogged: Unlogged) -> dict[str, Any]:
-    """The sums as tensors and builtins, on the CPU."""
+    """Returns the sums as tensors and builtins, on the CPU."""
     sums = {name: torch.as_tensor(value).cpu() for name, value in unlogged.sums.items()}
     return {**vars(unlogged), "sums": sums}
 
 
 def _restore_unlogged(saved: list[dict[str, Any]], training: Training) -> Unlogged:
-    """This process's sums, or the mean of all if the number of processes was different. An older
-    version's checkpoint has none; then the next row covers the steps since the checkpoint."""
+    """Returns this process's sums, or the mean of all if the number of processes was different. An
+    older version's checkpoint has none; then the next row covers the steps since the checkpoint.
+    """
     if not saved:
         return Unlogged(step=training.step, seconds=training.seconds)
     if len(saved) == world_size():

@@ -17,7 +17,7 @@ from pretrain.engine.checks import check_config
 def load_config(
     name: str | Path, overrides: Mapping[str, Any] | Sequence[Any] = (), num_processes: int = 1
 ) -> CfgNode:
-    """The merged, checked and frozen config of a pretraining run; no data is opened.
+    """Returns the merged, checked and frozen config of a pretraining run; no data is opened.
 
     Args:
         name: a path, or the name of a shipped config such as "mscn_r50.yaml".

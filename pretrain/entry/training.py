@@ -73,7 +73,7 @@ def run_pretraining(
 
 
 def _saved(checkpoint: Path) -> str:
-    """Where --resume will go on."""
+    """Returns where --resume will go on."""
     newest = next((f for f in (checkpoint, previous_of(checkpoint)) if f.is_file()), None)
     if newest is None:
         return "nothing was saved yet: --resume starts at step 0"

@@ -29,7 +29,7 @@ class Views:
         return self._maker(self.crops(images), Generator().manual_seed(self._cfg.SEED))
 
     def crops(self, images: Pictures) -> list[Tensor]:
-        """What the views are made of: V random crops of each image, uint8 (N, 3, S, S) RGB.
+        """Returns what the views are made of: V random crops of each image, uint8 (N, 3, S, S) RGB.
 
         Raises:
             InputError: an image cannot be read.
@@ -43,7 +43,7 @@ class Views:
         return [crop[order] for crop in batch.crops]
 
     def draw(self, images: Pictures) -> Image.Image:
-        """A picture with one row for each image: crop, view and mask of each of its views.
+        """Returns a picture with one row for each image: crop, view and mask of each of its views.
 
         In a filtered view grey is 0, "no information"; of a mask black is kept, white is masked.
         """
@@ -52,7 +52,7 @@ class Views:
 
 
 def build_views(cfg: CfgNode) -> Views:
-    """What makes the views of images under a config: crops, augmentation, filter and masks.
+    """Returns what makes the views of images under a config: crops, augmentation, filter and masks.
 
     All draws come from the config's SEED alone: the same images have the same views.
 

@@ -21,13 +21,15 @@ SINKHORN_ROUNDS = 3
 
 @full_precision
 def prototype_probabilities(z: Tensor, prototypes: Tensor, temperature: float) -> Tensor:
-    """Softmax over prototypes (K, D) of the cosine / temperature of z (N, D): (N, K)."""
+    """Returns the softmax over prototypes (K, D) of the cosine / temperature of z (N, D): (N,
+    K).
+    """
     similarity = F.normalize(z, dim=1) @ F.normalize(prototypes, dim=1).T
     return F.softmax(similarity / temperature, dim=1)
 
 
 def sharpen(probabilities: Tensor, temperature: float) -> Tensor:
-    """Rows (N, K) raised to 1 / temperature and normalised again."""
+    """Returns rows (N, K) raised to 1 / temperature and normalised again."""
     # Computed with logarithms: a tiny probability to the fourth power would underflow.
     return F.softmax(probabilities.log() / temperature, dim=1)
 
@@ -59,7 +61,7 @@ def msn_terms(
     target_sharpening: float,
     balance: bool,
 ) -> dict[str, Tensor]:
-    """The unweighted terms of MSN's loss.
+    """Returns the unweighted terms of MSN's loss.
 
     Args:
         anchors: (A, N, D), with a gradient.

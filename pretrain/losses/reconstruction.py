@@ -28,7 +28,7 @@ def patchify(images: Tensor, patch: int) -> Tensor:
 def removed_patch_error(
     predicted: Tensor, patches: Tensor, removed: Tensor, normalize: bool
 ) -> Tensor:
-    """Mean squared error of only the removed patches.
+    """Returns the mean squared error of only the removed patches.
 
     Args:
         predicted, patches: (N, L, P * P * 3).

@@ -30,13 +30,14 @@ BATCH_NORM_EPSILON = 1e-5  # torch's default, which Barlow's code uses
 
 @full_precision
 def invariance(z: Tensor, pairs: Sequence[tuple[int, int]]) -> Tensor:
-    """Mean over `pairs` of the mean squared difference of two views; z (V, N, D)."""
+    """Returns the mean over `pairs` of the mean squared difference of two views; z (V, N, D)."""
     return torch.stack([F.mse_loss(z[a], z[b]) for a, b in pairs]).mean()
 
 
 @full_precision
 def variance_and_covariance(z: Tensor) -> tuple[Tensor, Tensor]:
-    """VICReg's two terms of each view alone (arXiv 2105.04906, equations 1 to 4); z (V, N, D).
+    """Returns VICReg's two terms of each view alone (arXiv 2105.04906, equations 1 to 4); z (V, N,
+    D).
 
     The variance term is a hinge at standard deviation 1, mean over dimensions and views. The
     covariance term is the sum of squared off-diagonal entries divided by D. It is *twice* the mean
@@ -79,18 +80,22 @@ def barlow_pairs(
 
 
 def batch_normalized(rows: Tensor) -> Tensor:
-    """Rows (N, D) with mean 0 and (biased) variance 1 in each column: a BN without parameters."""
+    """Returns rows (N, D) with mean 0 and (biased) variance 1 in each column: a BN without
+    parameters.
+    """
     centred = rows - rows.mean(dim=0)
     return centred * torch.rsqrt(centred.square().mean(dim=0) + BATCH_NORM_EPSILON)
 
 
 def own_dimensions(dim: int) -> range:
-    """The R of `dim` dimensions whose rows this process computes; R differs by at most one."""
+    """Returns the R of `dim` dimensions whose rows this process computes; R differs by at most
+    one.
+    """
     return range(rank() * dim // world_size(), (rank() + 1) * dim // world_size())
 
 
 def columns(rows: Tensor, own: range) -> Tensor:
-    """The columns `own` of rows (N, D): (N, R).
+    """Returns the columns `own` of rows (N, D): (N, R).
 
     If `own` has all columns, it returns `rows` itself: the gradient of a slice would be a copy of
     the same size.
@@ -99,14 +104,15 @@ def columns(rows: Tensor, own: range) -> Tensor:
 
 
 def sum_over_processes(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
-    """The sums of two scalars over the processes, on every process, differentiable."""
+    """Returns the sums of two scalars over the processes, on every process, differentiable."""
     sums = gather_with_grad(torch.stack([first, second])[None]).sum(dim=0)
     return sums[0], sums[1]
 
 
 def off_diagonal(rows: Tensor, first: int = 0) -> Tensor:
-    """The entries (R * (D - 1),) of the rows `first`, `first + 1`, ... (R, D) of a (D, D) matrix
-    that are not on its diagonal."""
+    """Returns the entries (R * (D - 1),) of the rows `first`, `first + 1`, ... (R, D) of a (D, D)
+    matrix that are not on its diagonal.
+    """
     flat, period = rows.flatten(), rows.shape[1] + 1
     last = first + (len(rows) - 1) * period  # place of the last diagonal entry
     between = flat[first + 1 : last + 1].view(-1, period)[:, :-1].flatten()

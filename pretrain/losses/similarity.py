@@ -21,7 +21,8 @@ from pretrain.losses.precision import full_precision
 
 
 def nt_xent(z1: Tensor, z2: Tensor, temperature: float) -> Tensor:
-    """NT-Xent (SimCLR, arXiv 2002.05709, equation 1) of two views, (N, D) each, in both directions.
+    """Returns NT-Xent (SimCLR, arXiv 2002.05709, equation 1) of two views, (N, D) each, in both
+    directions.
 
     It is the mean over the 2N rows, as in the paper's formula. Google's code sums the two
     directions, which is twice this value. Negatives are both views of every other image of the
@@ -34,7 +35,8 @@ def nt_xent(z1: Tensor, z2: Tensor, temperature: float) -> Tensor:
 
 @full_precision
 def nt_xent_pairs(z: Tensor, pairs: Sequence[tuple[int, int]], temperature: float) -> Tensor:
-    """Mean over `pairs` of the two-view NT-Xent of each pair, for embeddings z (V, N, D).
+    """Returns the mean over `pairs` of the two-view NT-Xent of each pair, for embeddings z (V, N,
+    D).
 
     The loss of a pair uses only its two views, so other views of an image are never its negatives.
     Raises ValueError on bad shapes or pairs.
@@ -56,7 +58,8 @@ def nt_xent_pairs(z: Tensor, pairs: Sequence[tuple[int, int]], temperature: floa
 
 @full_precision
 def queue_contrast(q: Tensor, k: Tensor, queue: Tensor, temperature: float) -> Tensor:
-    """MoCo's loss (arXiv 1911.05722, equation 1): cross-entropy of 1 positive and K negatives.
+    """Returns MoCo's loss (arXiv 1911.05722, equation 1): cross-entropy of 1 positive and K
+    negatives.
 
     q (N, D) are the queries, k (N, D) their keys, and queue (D, K) earlier keys. Keys get no
     gradient. q and k are L2-normalised here; the queue is already normalised. Returns the mean over
@@ -71,7 +74,8 @@ def queue_contrast(q: Tensor, k: Tensor, queue: Tensor, temperature: float) -> T
 
 @full_precision
 def batch_contrast(q: Tensor, k: Tensor, temperature: float) -> Tensor:
-    """MoCo v3's loss of one direction: each query (N, D) against the keys of the global batch.
+    """Returns MoCo v3's loss of one direction: each query (N, D) against the keys of the global
+    batch.
 
     Keys (N, D) get no gradient. The positive is the key of the same image. Queries and keys are
     L2-normalised here. The loss is multiplied by 2 * temperature, as in the authors' code (moco-v3
@@ -86,7 +90,8 @@ def batch_contrast(q: Tensor, k: Tensor, temperature: float) -> Tensor:
 
 @full_precision
 def negative_cosine(p: Tensor, z: Tensor) -> Tensor:
-    """SimSiam's D(p, z) (arXiv 2011.10566, equation 1): minus the mean cosine of the rows (N, D).
+    """Returns SimSiam's D(p, z) (arXiv 2011.10566, equation 1): minus the mean cosine of the rows
+    (N, D).
 
     No gradient reaches z (stop-gradient).
     """
@@ -95,7 +100,8 @@ def negative_cosine(p: Tensor, z: Tensor) -> Tensor:
 
 @full_precision
 def normalized_error(p: Tensor, z: Tensor) -> Tensor:
-    """BYOL's regression loss (arXiv 2006.07733, equation 2): mean |p/|p| - z/|z||^2 of rows (N, D).
+    """Returns BYOL's regression loss (arXiv 2006.07733, equation 2): mean |p/|p| - z/|z||^2 of rows
+    (N, D).
 
     It equals 2 - 2 cosine. No gradient reaches z.
     """
@@ -116,8 +122,9 @@ def _gather_views(z: Tensor) -> Tensor:
 
 
 def _pair_loss(mine: Tensor, everyone: Tensor, temperature: float) -> Tensor:
-    """Cross-entropy of this process's 2N rows: mine (2, N, D), everyone (2, W*N, D), both
-    L2-normalised."""
+    """Returns the cross-entropy of this process's 2N rows: mine (2, N, D), everyone (2, W*N, D),
+    both L2-normalised.
+    """
     local, total = mine.shape[1], everyone.shape[1]
     logits = mine.flatten(0, 1) @ everyone.flatten(0, 1).T / temperature
     own = torch.arange(local, device=mine.device) + rank() * local

@@ -44,11 +44,13 @@ class Method(nn.Module):
         """Called after the optimizer's update in step 0..total_steps-1, if it was not skipped."""
 
     def constant_rate(self) -> list[nn.Parameter]:
-        """Parameters whose learning rate stays at the base learning rate (SimSiam's predictor)."""
+        """Returns parameters whose learning rate stays at the base learning rate (SimSiam's
+        predictor).
+        """
         return []
 
     def without_decay(self) -> list[nn.Parameter]:
-        """Matrices that get no weight decay and no clipping (MSN's prototypes)."""
+        """Returns matrices that get no weight decay and no clipping (MSN's prototypes)."""
         return []
 
 
@@ -77,7 +79,7 @@ class PairMethod(Method):
 
 
 def outcome(terms: Mapping[str, Tensor], features: Tensor) -> dict[str, Any]:
-    """The dictionary that `forward` returns, for a loss that is the sum of its terms."""
+    """Returns the dictionary that `forward` returns, for a loss that is the sum of its terms."""
     return {
         "loss": torch.stack(list(terms.values())).sum(),
         "terms": {name: term.detach() for name, term in terms.items()},

@@ -33,12 +33,12 @@ from pretrain.methods.vicreg import VICReg
 
 
 def loss_name(cfg: CfgNode) -> str:
-    """The method whose loss is used: METHOD.BASE for mscn, otherwise METHOD.NAME itself."""
+    """Returns the method whose loss is used: METHOD.BASE for mscn, otherwise METHOD.NAME itself."""
     return cfg.METHOD.BASE if cfg.METHOD.NAME == MSCN else cfg.METHOD.NAME
 
 
 def build_trunk(cfg: CfgNode) -> nn.Module:
-    """The untrained backbone of the config."""
+    """Returns the untrained backbone of the config."""
     return build_backbone(
         cfg.BACKBONE.NAME,
         zero_init_residual=cfg.BACKBONE.ZERO_INIT_RESIDUAL,
@@ -49,13 +49,13 @@ def build_trunk(cfg: CfgNode) -> nn.Module:
 
 
 def trunk_width(cfg: CfgNode) -> int:
-    """Number of features D of the config's backbone."""
+    """Returns the number of features D of the config's backbone."""
     with torch.device("meta"):
         return feature_width(build_trunk(cfg))
 
 
 def load_trunk(cfg: CfgNode, path: str | Path) -> tuple[nn.Module, Preprocess]:
-    """The trained trunk of a run's checkpoint, and the preprocessing that it expects.
+    """Returns the trained trunk of a run's checkpoint, and the preprocessing that it expects.
 
     Raises InputError for a file that is not a checkpoint, or whose backbone is not the config's.
     """
@@ -73,13 +73,13 @@ def load_trunk(cfg: CfgNode, path: str | Path) -> tuple[nn.Module, Preprocess]:
 
 
 def build_momentum(cfg: CfgNode) -> Momentum:
-    """The EMA coefficient's schedule."""
+    """Returns the EMA coefficient's schedule."""
     node = cfg.METHOD
     return Momentum(node.MOMENTUM, node.MOMENTUM_SCHEDULE, cfg.SOLVER.STRETCH)
 
 
 def build_method(cfg: CfgNode, num_classes: int = 0) -> Method:
-    """The untrained method of a config: backbone, heads and loss, as one torch module.
+    """Returns the untrained method of a config: backbone, heads and loss, as one torch module.
 
     Its `.trunk` is the backbone that is used downstream. The weights are drawn from torch's global
     generator: call `torch.manual_seed` before it.

@@ -43,7 +43,7 @@ class MomentumPredictor(PairMethod):
         self.momentum = momentum
 
     def direction_loss(self, prediction: Tensor, target: Tensor) -> Tensor:
-        """The scalar loss of predictions and targets (N, D) of one direction."""
+        """Returns the scalar loss of predictions and targets (N, D) of one direction."""
         raise NotImplementedError
 
     def forward(
@@ -72,7 +72,7 @@ class MomentumPredictor(PairMethod):
         update_target(self.target_projector, self.projector, momentum)
 
     def constant_rate(self) -> list[nn.Parameter]:
-        """The predictor's parameters."""
+        """Returns the predictor's parameters."""
         return list(self.predictor.parameters())
 
     def _online(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -94,5 +94,5 @@ class BYOL(MomentumPredictor):
     term = "regression"
 
     def direction_loss(self, prediction: Tensor, target: Tensor) -> Tensor:
-        """2 - 2 cosine, mean over images."""
+        """Returns 2 - 2 cosine, mean over images."""
         return normalized_error(prediction, target)

@@ -122,7 +122,9 @@ class MoCo(PairMethod):
 
 
 def shared_order(rows: int, device: torch.device, generator: torch.Generator | None) -> Tensor:
-    """A random order of `rows` rows. The first process draws it, and all processes use it."""
+    """Returns a random order of `rows` rows. The first process draws it, and all processes use
+    it.
+    """
     drawn_on = generator.device if generator is not None else torch.device("cpu")
     order = send(torch.randperm(rows, generator=generator, device=drawn_on), device)
     if world_size() > 1:
@@ -131,5 +133,5 @@ def shared_order(rows: int, device: torch.device, generator: torch.Generator | N
 
 
 def own_rows(rows: Tensor) -> Tensor:
-    """This process's part (N, ...) of rows (W*N, ...)."""
+    """Returns this process's part (N, ...) of rows (W*N, ...)."""
     return rows.chunk(world_size())[rank()]

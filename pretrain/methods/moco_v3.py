@@ -43,5 +43,5 @@ class MoCoV3(MomentumPredictor):
         self.temperature = temperature
 
     def direction_loss(self, prediction: Tensor, target: Tensor) -> Tensor:
-        """Cross-entropy over the global batch, times 2 * temperature."""
+        """Returns the cross-entropy over the global batch, times 2 * temperature."""
         return batch_contrast(prediction, target, self.temperature)

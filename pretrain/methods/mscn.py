@@ -32,12 +32,12 @@ from pretrain.methods.pairs import PAIRINGS, Pairing, cross_pairs
 
 
 def pairing_of(method: str, pairs: str) -> Pairing:
-    """The pairing of MSCN that METHOD.PAIRS names; the base methods compare A with B."""
+    """Returns the pairing of MSCN that METHOD.PAIRS names; the base methods compare A with B."""
     return PAIRINGS[pairs] if method == MSCN else cross_pairs
 
 
 def online_branch(method: str, masked_view_shares: Sequence[float]) -> int:
-    """The branch (0 or 1) on the online side of an asymmetric base (MoCo v1, v2).
+    """Returns the branch (0 or 1) on the online side of an asymmetric base (MoCo v1, v2).
 
     If the base method has only one direction, MSCN's online network sees the more masked branch,
     and its target sees the less masked one. If the shares are equal, and in the base methods

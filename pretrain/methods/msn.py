@@ -110,13 +110,13 @@ class MSN(Method):
         update_target(self.target_projector, self.anchor_projector, momentum)
 
     def without_decay(self) -> list[nn.Parameter]:
-        """The prototypes."""
+        """Returns the prototypes."""
         return [self.prototypes]
 
     def _anchors(
         self, views: Sequence[Tensor], drop: float, generator: torch.Generator | None
     ) -> Tensor:
-        """Embeddings (A, N, D) of A views (N, 3, S, S)."""
+        """Returns embeddings (A, N, D) of A views (N, 3, S, S)."""
         images = torch.cat(list(views))
         keep = None
         if drop > 0:

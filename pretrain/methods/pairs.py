@@ -12,7 +12,7 @@ Pairing = Callable[[Sequence[int]], Pairs]
 
 
 def cross_pairs(branches: Sequence[int]) -> Pairs:
-    """Each view of branch A with each view of branch B (the paper's "asymmetric pairs")."""
+    """Returns each view of branch A with each view of branch B (the paper's "asymmetric pairs")."""
     first = [view for view, branch in enumerate(branches) if branch == 0]
     second = [view for view, branch in enumerate(branches) if branch == 1]
     return [(a, b) for a in first for b in second]
@@ -28,7 +28,7 @@ PAIRINGS: dict[str, Pairing] = {"cross": cross_pairs, "all": all_pairs}
 
 
 def pairs_of(pairing: Pairing, branches: Sequence[int]) -> Pairs:
-    """The pairs of these branches. Raises ValueError when there are none."""
+    """Returns the pairs of these branches. Raises ValueError when there are none."""
     pairs = pairing(branches)
     if not pairs:
         raise ValueError(f"there is no pair of views among branches {list(branches)}")
@@ -36,12 +36,13 @@ def pairs_of(pairing: Pairing, branches: Sequence[int]) -> Pairs:
 
 
 def both_directions(pairs: Pairs) -> Pairs:
-    """(online view, target view) for each pair in both orders: the symmetric losses."""
+    """Returns (online view, target view) for each pair in both orders: the symmetric losses."""
     return [direction for a, b in pairs for direction in ((a, b), (b, a))]
 
 
 def one_direction(pairs: Pairs, branches: Sequence[int], online: int) -> Pairs:
-    """(online view, target view) for each pair: the view of branch `online` is the online one.
+    """Returns (online view, target view) for each pair: the view of branch `online` is the online
+    one.
 
     Two views of one branch keep their order.
     """
@@ -49,5 +50,7 @@ def one_direction(pairs: Pairs, branches: Sequence[int], online: int) -> Pairs:
 
 
 def views_in(directions: Pairs, side: int) -> list[int]:
-    """The views on one side (0 or 1) of the directions, each once, in order of their number."""
+    """Returns the views on one side (0 or 1) of the directions, each once, in order of their
+    number.
+    """
     return sorted({direction[side] for direction in directions})

@@ -43,8 +43,9 @@ class SharedEncoder(PairMethod):
         return outcome(self.compare(z, branches), features)
 
     def embed(self, views: Sequence[Tensor], branches: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """The trunk's features (N, F) of the first view, and the embeddings of the views that the
-        loss compares, stacked (views, N, D)."""
+        """Returns the trunk's features (N, F) of the first view, and the embeddings of the views
+        that the loss compares, stacked (views, N, D).
+        """
         chosen = self._compared(branches)
         features, z = encode(self._network, views, chosen, branches, self.joint_forward)
         return features[chosen[0]], torch.stack([z[view] for view in chosen])

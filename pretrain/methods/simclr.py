@@ -25,5 +25,5 @@ class SimCLR(SharedEncoder):
         self.temperature = temperature
 
     def loss(self, z: Tensor, pairs: Pairs) -> dict[str, Tensor]:
-        """One term, `nt_xent`, of embeddings (V, N, D)."""
+        """Returns one term, `nt_xent`, of embeddings (V, N, D)."""
         return {"nt_xent": nt_xent_pairs(z, pairs, self.temperature)}

@@ -53,7 +53,7 @@ class SimSiam(PairMethod):
         return result
 
     def constant_rate(self) -> list[nn.Parameter]:
-        """The predictor's parameters."""
+        """Returns the predictor's parameters."""
         return list(self.predictor.parameters())
 
     def _network(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -36,7 +36,7 @@ class Momentum:
         self.stretch = stretch
 
     def at(self, step: int, total_steps: int) -> float:
-        """The coefficient of step 0..total_steps-1."""
+        """Returns the coefficient of step 0..total_steps-1."""
         progress = min(step / (total_steps * self.stretch), 1.0)
         if self.schedule == "constant":
             return self.base
@@ -47,7 +47,7 @@ class Momentum:
 
 
 def make_target(online: Network) -> Network:
-    """A copy without gradients, in the same state."""
+    """Returns a copy without gradients, in the same state."""
     return copy.deepcopy(online).requires_grad_(False)
 
 

@@ -30,7 +30,7 @@ class VICReg(SharedEncoder):
         self.weights = weights
 
     def loss(self, z: Tensor, pairs: Pairs) -> dict[str, Tensor]:
-        """Weighted terms: the invariance is a mean over pairs, the others over views."""
+        """Returns weighted terms: the invariance is a mean over pairs, the others over views."""
         variance, covariance = variance_and_covariance(z)
         return {
             "invariance": self.weights[0] * invariance(z, pairs),

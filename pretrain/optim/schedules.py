@@ -39,7 +39,8 @@ def warmup_cosine(
     warmup_start: float = 0.0,
     final_fraction: float = 0.0,
 ) -> float:
-    """Learning rate of step 0..total_steps-1: linear up to `base_lr`, then half a cosine.
+    """Returns the learning rate of step 0..total_steps-1: linear up to `base_lr`, then half a
+    cosine.
 
     The cosine ends at `final_fraction` of `base_lr`. In the warmup, step s has gone (s + 1) /
     warmup_steps of the way from `warmup_start` (a fraction of `base_lr`) to `base_lr`. So no step
@@ -63,8 +64,8 @@ def warmup_steps_down(
     warmup_steps: int = 0,
     warmup_start: float = 0.0,
 ) -> float:
-    """Learning rate of step 0..total_steps-1: the warmup of `warmup_cosine`, then times `factor` at
-    each milestone.
+    """Returns the learning rate of step 0..total_steps-1: the warmup of `warmup_cosine`, then times
+    `factor` at each milestone.
 
     milestones: shares of the run (0 to 1); MoCo v1: 0.6 and 0.8. Raises ValueError if the warmup is
     not shorter than the run.
@@ -78,12 +79,16 @@ def warmup_steps_down(
 
 
 def half_cosine(progress: float, start: float, end: float) -> float:
-    """The value between `start` at progress 0 and `end` at progress 1, along half a cosine."""
+    """Returns the value between `start` at progress 0 and `end` at progress 1, along half a
+    cosine.
+    """
     return end + (start - end) * 0.5 * (1.0 + math.cos(math.pi * min(progress, 1.0)))
 
 
 def by_epoch(schedule: Callable[[float], float], steps_per_epoch: int) -> Callable[[float], float]:
-    """The schedule's value at an epoch's start, kept through it (MoCo v1 and v2, SimSiam)."""
+    """Returns the schedule's value at an epoch's start, kept through it (MoCo v1 and v2,
+    SimSiam).
+    """
     return lambda step: schedule(step // steps_per_epoch * steps_per_epoch)
 
 

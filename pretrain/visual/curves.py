@@ -32,7 +32,7 @@ TITLES = {
 ACCURACY = r"knn(\d+)_top1"
 COLUMNS = 3
 SMALLEST_SHARE = 1e-5  # values below this share of the largest singular value are not drawn
-Colours = Mapping[str, Any]  # run -> the colour of its line
+Colours = Mapping[str, Any]  # the colour of a run's line, by run
 
 
 @dataclass
@@ -69,7 +69,7 @@ class RunCurves:
 
 
 def read_curves(run: str | Path) -> dict[str, Curve]:
-    """The curves of a pretraining run directory.
+    """Returns the curves of a pretraining run directory.
 
     Raises:
         InputError: metrics.jsonl is missing or unreadable, or has none of these quantities.

@@ -23,7 +23,8 @@ LEGEND = "mask: black is kept, white masked, a colour masked in that channel"
 
 
 def view_columns(maker: ViewMaker, crops: Sequence[Tensor], seed: int) -> list[Column]:
-    """The columns of V crops uint8 `(N, 3, S, S)`; augmentation and masks are drawn from `seed`.
+    """Returns the columns of V crops uint8 `(N, 3, S, S)`; augmentation and masks are drawn from
+    `seed`.
 
     The same images, seed and number of images give the same draws with any config, so pictures of
     two configs can be compared image by image.
@@ -43,8 +44,9 @@ def view_columns(maker: ViewMaker, crops: Sequence[Tensor], seed: int) -> list[C
 
 
 def mask_colours(params: MaskParams | None, crop: Tensor) -> Tensor:
-    """A mask as an image `(N, 3, S, S)` of zeros (kept) and ones (masked), in the shape of `crop`.
-    None masks nothing."""
+    """Returns a mask as an image `(N, 3, S, S)` of zeros (kept) and ones (masked), in the shape of
+    `crop`. None masks nothing.
+    """
     return torch.zeros(crop.shape) if params is None else params.mask.float()
 
 

@@ -64,8 +64,9 @@ def check_comparable(configs: Mapping[str, CfgNode], own_images: bool) -> None:
 
 
 def describe_run(run: Path, name: str, images: ImageDataset | None) -> RunCurves:
-    """A run directory's curves, with references if it has a config.yaml. If images are given, also
-    the spectrum of its checkpoint.pth, if that exists."""
+    """Returns a run directory's curves, with references if it has a config.yaml. If images are
+    given, also the spectrum of its checkpoint.pth, if that exists.
+    """
     found = RunCurves(name, read_curves(run))
     if not (run / CONFIG).is_file():
         return found

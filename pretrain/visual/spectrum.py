@@ -19,8 +19,8 @@ BATCH_SIZE = 64
 def measure_spectrum(
     trunk: nn.Module, dataset: ImageDataset, preprocess: Preprocess, size: int
 ) -> Spectrum:
-    """The spectrum of up to 512 images, spread evenly over the classes. Like those of the kNN
-    monitor, they are central squares of `size` px, preprocessed as the weights expect.
+    """Returns the spectrum of up to 512 images, spread evenly over the classes. Like those of the
+    kNN monitor, they are central squares of `size` px, preprocessed as the weights expect.
 
     Raises:
         InputError: there are less than two images, or one is unreadable.

@@ -107,7 +107,7 @@ def truncated(path: Path, share: float) -> Path:
 
 
 def bad_inputs(folder: Path, builders: ModuleType) -> dict[str, Path]:
-    """What is wrong -> a file that is wrong so."""
+    """Returns, by what is wrong, a file with that fault."""
     state = builders.trained_state("tiny_resnet")
     files = builders.every_format(folder, state, "tiny_resnet")
     bad = {"missing": folder / "nowhere.pth", "folder": folder}

@@ -94,7 +94,7 @@ def reads(root: Path, monkeypatch: pytest.MonkeyPatch) -> Reads:
 def counts(
     reads: Reads, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> Callable[[str], list[int]]:
-    """File name -> how often each of the processes read it."""
+    """Returns a function that says how often each of the processes read the file of a name."""
     if request.param == "one process":
         return lambda name: [reads.command[name]]
     monkeypatch.setattr(command, "launch", reads.launch)

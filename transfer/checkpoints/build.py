@@ -23,11 +23,11 @@ def build_frozen_backbone(weights: Weights) -> nn.Module:
     """Returns the trunk with strictly loaded weights, in eval mode and without gradients.
 
     Returns:
-        a module with `.out_dim` and `forward (N, 3, H, W) -> (N, D)`, a ResNet's also with
-        `.stages` and `forward_stages`; its input is what `weights.preprocess.apply` returns. A
-        ViT's features are its class token after the last norm, or the mean of its patches if its
-        name says so (see `vit_architectures`), a ConvNeXt's its last map's mean after the last
-        norm; another network of timm's gives what timm pools.
+        a module with `.out_dim`; a ResNet also has `.stages` and `forward_stages`. Its `forward`
+        takes what `weights.preprocess.apply` returns, (N, 3, H, W), and returns features (N, D).
+        They are a ViT's class token after the last norm, or the mean of its patches if its name
+        says so (see `vit_architectures`), and the mean of a ConvNeXt's last map after the last
+        norm. Any other network of timm returns what timm pools.
     """
     backbone = build_trunk(weights.backbone, weights.architecture)
     missing, unexpected = backbone.load_state_dict(weights.state, strict=False)

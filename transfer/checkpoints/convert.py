@@ -41,7 +41,7 @@ class Report:
 
     Attributes:
         file: the local file of `path`, which may be remote.
-        proofs: layout -> one row per input and stage.
+        proofs: by layout, one row per input and stage.
         written: the output's path, None when only checked.
     """
 
@@ -125,8 +125,8 @@ def check(
     Args:
         suffixes: keys of `writers.LAYOUTS`; empty: the first one in which the backbone can be
             written.
-        more: further proofs in Detectron2, by name: (source network, weights) -> rows. They are run
-            for backbones that are written for Detectron2.
+        more: further proofs in Detectron2, by name: they take the source network and the weights,
+            and return rows. They are run for backbones that are written for Detectron2.
         prefix: see `read_weights`.
 
     Raises:

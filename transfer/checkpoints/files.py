@@ -46,7 +46,8 @@ def is_remote(source: str | Path) -> bool:
 
 
 def source_stem(source: str | Path) -> str:
-    """The file's stem, `resnet50_IMAGENET1K_V2`, `org_name`, `ImageNetPretrained_MSRA_R-50`.
+    """Returns the file's stem, `resnet50_IMAGENET1K_V2`, `org_name`,
+    `ImageNetPretrained_MSRA_R-50`.
 
     A model of transformers or timm has its folder's name: all of their files have the same name.
     """

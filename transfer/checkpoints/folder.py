@@ -183,7 +183,7 @@ def _of_dinov3_convnext(config: Mapping[str, Any]) -> dict[str, Any]:
     return {}
 
 
-# `model_type` of config.json -> the function that reads facts that the tensors do not show.
+# By `model_type` of config.json: the function that reads facts that the tensors do not show.
 ARCHITECTURES: dict[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = {
     "resnet": _of_resnet,
     "convnext": _of_convnext,

@@ -75,7 +75,7 @@ class TorchvisionResNet(nn.Module):
         self.network.fc = nn.Identity()
 
     def forward_stages(self, x: Tensor) -> dict[str, Tensor]:
-        """(N, 3, H, W) -> the maps after "stem", "layer1", ..."""
+        """Returns the maps of images (N, 3, H, W) after "stem", "layer1", ..."""
         net = self.network
         x = net.maxpool(net.relu(net.bn1(net.conv1(x))))
         maps = {"stem": x}
@@ -98,7 +98,7 @@ class Numeric(nn.Module):
         self.layers = nn.Sequential(*children)
 
     def forward_stages(self, x: Tensor) -> dict[str, Tensor]:
-        """(N, 3, H, W) -> the maps after "stem", "layer1", ..."""
+        """Returns the maps of images (N, 3, H, W) after "stem", "layer1", ..."""
         maps = {}
         for number, layer in enumerate(self.layers):
             x = layer(x)
@@ -218,7 +218,7 @@ def _plain_vit(
 
 
 def proof_inputs(weights: Weights) -> Iterator[tuple[str, Tensor]]:
-    """("random", seeded noise) and ("photo", a preprocessed photograph), small.
+    """Yields ("random", seeded noise) and ("photo", a preprocessed photograph), small.
 
     Weights from TensorFlow get odd sides, at which its padding and torch's are the same; a ViT gets
     the size that its positions are for.
@@ -236,7 +236,7 @@ def proof_inputs(weights: Weights) -> Iterator[tuple[str, Tensor]]:
 
 
 def photo(height: int, width: int) -> Tensor:
-    """uint8 (3, height, width) of scikit-learn's sample photographs: natural statistics.
+    """Returns uint8 (3, height, width) of scikit-learn's sample photographs: natural statistics.
 
     If the size is larger than the photograph, the photograph is mirrored at its borders.
     """

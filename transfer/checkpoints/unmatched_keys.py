@@ -129,7 +129,7 @@ def check_complete(
     Args:
         state: canonical names.
         foreign: source names that have no canonical name.
-        source_name: canonical name -> the file's own, for the message.
+        source_name: returns the file's own name for a canonical one, for the message.
         split: see `names.layouts.Layout`.
 
     Raises:
@@ -156,13 +156,14 @@ def check_complete(
 
 
 def _lacks_a_part(state: Mapping[str, Tensor], wanted: Iterable[str]) -> bool:
-    """Whether a whole block is missing, or the statistics of all batch norms: then it is a network
-    of its own, such as timm's resnet26 or resnet50_gn, rather than a damaged file."""
+    """Returns whether a whole block is missing, or the statistics of all batch norms: then it is a
+    network of its own, such as timm's resnet26 or resnet50_gn, rather than a damaged file.
+    """
     return any(set(map(part, wanted)) - set(map(part, state)) for part in (_block, _statistics))
 
 
 def _block(name: str) -> str:
-    """`layer1.2` for a tensor of that block, "" for one outside the blocks."""
+    """Returns `layer1.2` for a tensor of that block, "" for one outside the blocks."""
     found = re.match(r"layer\d+\.\d+(?=\.)", name)
     return found.group() if found else ""
 

@@ -53,7 +53,7 @@ class KeyAccount:
 
     Attributes:
         used: source names that are in the result.
-        dropped: rule -> the source names that it dropped ("projector", "momentum copy", ...).
+        dropped: by rule ("projector", "momentum copy", ...), the source names that it dropped.
         expected: number of tensors that the architecture has, counters of BN as in the source.
         notes: what was done to names and which of several networks was taken, printable lines.
     """
@@ -77,7 +77,7 @@ class Weights:
     """A backbone's weights.
 
     Attributes:
-        state: torchvision's names -> float32 tensors (counters int64) on the CPU.
+        state: float32 tensors (counters int64) on the CPU, by torchvision's name.
         backbone: a name of `pretrain.backbones.resnet.BACKBONES`, vit_SIZE_patchP_IMAGE
             (for variants see `vit_architectures`), or convnext_SIZE and convnextv2_SIZE.
         preprocess: what the network expects of its input.

@@ -23,7 +23,7 @@ from transfer.checkpoints.names.layouts import to_layout
 from transfer.checkpoints.networks.vit_architectures import parse_vit, vitdet_lacks
 from transfer.checkpoints.weights import Weights, facts_of
 
-# suffix -> layout of a ResNet, of a ViT, of timm's ConvNets (None: not possible)
+# by suffix: layout of a ResNet, of a ViT, of timm's ConvNets (None: not possible)
 LAYOUTS = {
     ".pkl": ("detectron2", "vitdet", None),
     ".pth": ("torchvision", "timm", "timm"),
@@ -107,7 +107,7 @@ class _ArrayPickler(pickle.Pickler):
         super().__init__(file, protocol=protocol)
 
     def reducer_override(self, value: Any) -> Any:
-        """(callable, arguments) for arrays; everything else as usual."""
+        """Returns (callable, arguments) for arrays; everything else as usual."""
         if not isinstance(value, np.ndarray):
             return NotImplemented
         # A bytearray keeps the array writable, which torch.from_numpy wants.

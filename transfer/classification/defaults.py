@@ -9,7 +9,7 @@ from fvcore.common.config import CfgNode
 from pretrain.common.config_values import Items, declare_lists
 from pretrain.common.roles import Hashed, KeyRole, Role, Roles, only
 
-# PROTOCOL.NAME -> the nodes that this protocol reads, of those that only some protocols read. A
+# By PROTOCOL.NAME: the nodes that this protocol reads, of those that only some protocols read. A
 # protocol with FEATURES works on cached features, one with SOLVER takes gradient steps, one with
 # TRAIN trains on random crops.
 READS = {
@@ -274,7 +274,7 @@ def _if_read(node: str) -> Callable[[CfgNode], bool]:
 
 
 def uses_tf32(cfg: CfgNode) -> bool:
-    """Whether training on random crops may round factors of float32 products to TF32."""
+    """Returns whether training on random crops may round factors of float32 products to TF32."""
     return reads(cfg, "TRAIN") and cfg.TRAIN.TF32
 
 

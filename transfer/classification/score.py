@@ -18,11 +18,11 @@ class Outcomes:
     """The outcome on each test image, by metric.
 
     Attributes:
-        correct: metric -> bool (M,); the metric is the share of correct images.
-        ranked: metric -> (scores (M, C), targets (M, C): 1 present, 0 absent, -1 left out); the
+        correct: by metric, bool (M,); the metric is the share of correct images.
+        ranked: by metric, scores (M, C) and targets (M, C): 1 present, 0 absent, -1 left out; the
             metric is the mean over classes of the interpolated AP.
         ranked_11point: the same for VOC2007's AP, the mean of the precision at 11 recalls.
-        by_class: metric -> (bool (M,), labels (M,)); the metric is the mean over classes of the
+        by_class: by metric, bool (M,) and labels (M,); the metric is the mean over classes of the
             share of their correct images.
     """
 

@@ -81,7 +81,7 @@ class ClassificationTask(Task[ClassificationJob]):
         return job.identity
 
     def tf32_key(self, cfg: CfgNode) -> str:
-        """TRAIN.TF32, of the protocols that train on random crops."""
+        """Returns TRAIN.TF32, of the protocols that train on random crops."""
         return "TRAIN.TF32" if uses_tf32(cfg) else ""
 
     def backbone_name(self, cfg: CfgNode) -> None:

@@ -26,7 +26,7 @@ MOST_ID = 10**100  # some tools number with 128 bits; no tool with a number that
 
 
 def shown(value: Any) -> str:
-    """The value as JSON has it, text in quotes; a long one is cut."""
+    """Returns the value as JSON has it, text in quotes; a long one is cut."""
     try:
         text = json.dumps(value, ensure_ascii=False)
     except (RecursionError, ValueError):
@@ -36,7 +36,9 @@ def shown(value: Any) -> str:
 
 
 def as_number(value: Any) -> float | None:
-    """A number, or text that is one, as float; None for anything else, NaN and infinity too."""
+    """Returns a number, or text that is one, as float; None for anything else, NaN and infinity
+    too.
+    """
     if isinstance(value, (int, float, str)) and not isinstance(value, bool):
         if _has_underscore(value):
             return None
@@ -49,7 +51,7 @@ def as_number(value: Any) -> float | None:
 
 
 def as_id(value: Any) -> Id | None:
-    """A whole number as int, text as it is; None for what cannot be an id."""
+    """Returns a whole number as int, text as it is; None for what cannot be an id."""
     if isinstance(value, str) and value:
         return value
     if isinstance(value, float) and value.is_integer():
@@ -60,7 +62,9 @@ def as_id(value: Any) -> Id | None:
 
 
 def read_number(findings: Findings, where: str, key: str, value: Any) -> float | None:
-    """`as_number`; text is noted and what is not a number is refused, as "where (key value)"."""
+    """Returns the value as `as_number` does. The findings note text, and refuse what is not a
+    number, as "where (key value)".
+    """
     kind = type(value)
     if kind is float and math.isfinite(value) or kind is int and abs(value) < EXACT:
         return float(value)
@@ -76,7 +80,7 @@ def read_number(findings: Findings, where: str, key: str, value: Any) -> float |
 def read_numbers(
     findings: Findings, where: str, key: str, values: Sequence[Any]
 ) -> list[float] | None:
-    """`read_number` of a whole list, which is named and counted once."""
+    """Reads all numbers of a list with `read_number`; the list is named and counted once."""
     if set(map(type, values)) <= {int, float}:
         try:
             floats = list(map(float, values))
@@ -95,7 +99,9 @@ def read_numbers(
 
 
 def find_id(value: Any, known: Collection[Id]) -> Id | None:
-    """The id of `known` that a reference means: the same one, or "7" for 7 and 7 for "7"."""
+    """Returns the id of `known` that a reference means: the same one, or "7" for 7 and 7 for
+    "7".
+    """
     wanted = as_id(value)
     if wanted is None or wanted in known:
         return wanted

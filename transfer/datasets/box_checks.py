@@ -87,7 +87,7 @@ class BoxCheck:
         self._relative = RelativeCheck(findings, RELATIVE)
 
     def add(self, where: str, box: Box, width: int, height: int) -> bool:
-        """Whether the box can be taken.
+        """Returns whether the box can be taken.
 
         Args:
             where: the object, as messages name it: "annotation 17".
@@ -121,7 +121,9 @@ class BoxCheck:
 
 
 def fault(box: Box, width: int, height: int) -> str:
-    """Why a box cannot be taken, or "": a box that is partly outside can, one without area too."""
+    """Returns why a box cannot be taken, or "": a box that is partly outside can, one without area
+    too.
+    """
     x1, y1, x2, y2 = box
     if not math.isfinite(x1 + y1 + x2 + y2):
         return NOT_FINITE
@@ -133,7 +135,9 @@ def fault(box: Box, width: int, height: int) -> str:
 
 
 def _within(box: Box, width: int, height: int) -> bool:
-    """Whether the box is in its image, but for what the official annotations leave theirs by."""
+    """Returns whether the box is in its image, but for what the official annotations leave theirs
+    by.
+    """
     x1, y1, x2, y2 = box
     return (
         x1 >= -TOLERANCE_PX

@@ -62,7 +62,7 @@ class Counts:
     only_crowd: int
 
     def line(self, trained: bool) -> str:
-        """The numbers in a sentence; `trained` also says which images are left out."""
+        """Returns the numbers in a sentence; `trained` also says which images are left out."""
         text = ", ".join([_some(self.images, "image"), _some(self.objects, "object")])
         text += f" of {_some(len(self.per_class), 'class', 'classes')}"
         marked = [
@@ -80,7 +80,9 @@ class Counts:
         return text
 
     def classes(self) -> str:
-        """The largest and the smallest classes, and those without an object, in a sentence."""
+        """Returns the largest and the smallest classes, and those without an object, in a
+        sentence.
+        """
         ranked = self._ranked()
         if len(ranked) <= 2 * NAMED:
             return f"objects per class: {_pairs(ranked)}{self._without()}"
@@ -88,7 +90,7 @@ class Counts:
         return f"objects per class: {first}, ..., {last}{self._without()}"
 
     def table(self) -> str:
-        """Objects per class in columns; of very many classes the largest, and one line."""
+        """Returns objects per class in columns; of very many classes the largest, and one line."""
         ranked = self._ranked()
         rest = ranked[LARGEST:] if len(ranked) > MOST_CLASSES else []
         shown = ranked[: len(ranked) - len(rest)]
@@ -114,7 +116,7 @@ class Counts:
 
 
 def count(data: DetectionSet) -> Counts:
-    """The numbers of a set."""
+    """Returns the numbers of a set."""
     objects = data.objects
     found = np.bincount(objects.category[~objects.crowd], minlength=len(data.classes)).tolist()
     with_any = len(np.unique(objects.image))
@@ -130,7 +132,7 @@ def count(data: DetectionSet) -> Counts:
 
 
 def describe(data: DetectionSet, role: str = "") -> str:
-    """The set for a log: a line, and a table of its classes.
+    """Returns the set for a log: a line, and a table of its classes.
 
     `role`: "training" also says which images are left out; "test", or "".
     """
@@ -269,12 +271,12 @@ def _repeated(names: Sequence[bytes]) -> Iterator[bytes]:
 
 
 def _some(number: int, one: str, many: str = "") -> str:
-    """ "1 image", "1,203 images"."""
+    """Returns a count with its noun, such as "1 image" or "1,203 images"."""
     return f"{number:,} {one if number == 1 else many or f'{one}s'}"
 
 
 def _why(data: DetectionSet) -> str:
-    """The mark that all objects have."""
+    """Returns the mark that all objects have."""
     counts = count(data)
     if not counts.objects:
         return ": it has no objects"

@@ -42,8 +42,9 @@ _IDS = {**VOID, **{label.name: label.id for label in LABELS_OF_CLASSES}}
 
 
 def read_cityscapes(folder: Path, split: str) -> tuple[Sample, ...]:
-    """All images of a split, by name. Raises InputError for a missing or malformed file, or if
-    shapely is not installed."""
+    """Returns all images of a split, by name. Raises InputError for a missing or malformed file, or
+    if shapely is not installed.
+    """
     geometry = import_shapely("Cityscapes' polygons are read with")
     files = read_files(folder, split, (POLYGONS, INSTANCES))
     return tuple(
@@ -71,7 +72,9 @@ def _sample(image_id: str, image: str, path: str, geometry: ModuleType) -> Sampl
 
 
 def _label(name: Any) -> tuple[int, bool]:
-    """The id of a label, and whether it is of a group. Raises ValueError for an unknown one."""
+    """Returns the id of a label, and whether it is of a group. Raises ValueError for an unknown
+    one.
+    """
     if name in _IDS:
         return _IDS[name], False
     single = name.removesuffix(GROUP)
@@ -81,7 +84,7 @@ def _label(name: Any) -> tuple[int, bool]:
 
 
 def _corners(points: Any) -> np.ndarray:
-    """float32 (n, 2). Raises ValueError for what is not at least three finite points."""
+    """Returns float32 (n, 2). Raises ValueError for what is not at least three finite points."""
     found = np.asarray(points, dtype=np.float32)
     if found.ndim != 2 or found.shape[1] != 2 or len(found) < 3 or not np.isfinite(found).all():
         raise ValueError(f"the polygon {shown(points)} is not a list of three points or more")
@@ -91,7 +94,7 @@ def _corners(points: Any) -> np.ndarray:
 def _visible(
     named: Sequence[tuple[tuple[int, bool], np.ndarray]], geometry: ModuleType
 ) -> list[Instance]:
-    """What is visible of the objects, from the front to the back."""
+    """Returns what is visible of the objects, from the front to the back."""
     found, in_front = [], geometry.Polygon()
     for (label, crowd), corners in reversed(named):
         if label < 0:

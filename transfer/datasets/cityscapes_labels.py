@@ -61,7 +61,8 @@ THINGS = tuple(label for label in LABELS_OF_CLASSES if label.size)
 
 
 def read_files(folder: Path, split: str, endings: Sequence[str]) -> list[Files]:
-    """The files of a split, by name: images CITY_SEQUENCE_FRAME, with truth of these endings.
+    """Returns the files of a split, by name: images CITY_SEQUENCE_FRAME, with truth of these
+    endings.
 
     Raises InputError if any is missing, with the expected tree.
     """

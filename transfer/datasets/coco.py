@@ -76,7 +76,7 @@ def read_instances(
     keypoints: bool = False,
     complete: Callable[[dict[str, Any]], None] | None = None,
 ) -> dict[str, Any]:
-    """The content of the file, checked to be one of COCO's instances files.
+    """Returns the content of the file, checked to be one of COCO's instances files.
 
     `keypoints`: they are needed: the annotations stay records, since columns have no keypoints.
     `complete`: adds what a related format writes differently, before the entries are checked.
@@ -135,7 +135,7 @@ def _tree(path: Path, image_folder: Path) -> str:
 
 
 def _exported(image_folder: Path) -> str:
-    """The name of the pair, if the folder is as Roboflow or CVAT unpack it."""
+    """Returns the name of the pair, if the folder is as Roboflow or CVAT unpack it."""
     folder, split = image_folder.parent, image_folder.name
     pairs = [
         (folder / split / "_annotations.coco.json", folder / split),
@@ -150,7 +150,7 @@ def _exported(image_folder: Path) -> str:
 
 
 def read_classes(contents: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
-    """Names of the categories by id, those of a whole training set.
+    """Returns names of the categories by id, those of a whole training set.
 
     A root that none of its files uses is left out (see `coco_records.roots`). Raises InputError
     if the files differ.
@@ -174,7 +174,7 @@ def read_coco(
     scored: Sequence[str] = (),
     keypoints: int = 0,
 ) -> Sequence[Sample]:
-    """All images of the file, by ascending id; category i is `classes[i]`, matched by name.
+    """Returns all images of the file, by ascending id; category i is `classes[i]`, matched by name.
 
     `scored`: what is to be scored on the file, of "bbox" and "segm"; masks need more of it.
     `keypoints`: how many an object has; 0: they are not read.
@@ -267,7 +267,9 @@ def _from_corner(keypoints: Sequence[float]) -> tuple[float, ...]:
 
 
 def _corners(bbox: Box) -> Box:
-    """XYWH to XYXY in float32, as Detectron2 converts: else boxes differ in their last digits."""
+    """Converts XYWH to XYXY in float32, as Detectron2 does: else boxes differ in their last
+    digits.
+    """
     left, top, wide, high = np.array(bbox, dtype=np.float32)
     return float(left), float(top), float(left + wide), float(top + high)
 

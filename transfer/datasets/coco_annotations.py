@@ -42,7 +42,7 @@ class AnnotationColumns(Sequence[Any]):
         object_ends: int64 (n + 1,), where each record's polygons end among all polygons, likewise.
         reach: float64 (1,), the largest of `numbers` without its sign: then nobody has to look for
             points that are far away, through all pages of a mapped file.
-        odd: place -> the record itself, its run lengths packed.
+        odd: odd records themselves, by place, their run lengths packed.
     """
 
     def __init__(self, records: Iterable[Any]) -> None:
@@ -55,7 +55,7 @@ class AnnotationColumns(Sequence[Any]):
     def of_parts(
         cls, arrays: Mapping[str, np.ndarray], odd: Iterable[tuple[int, Any]]
     ) -> AnnotationColumns:
-        """Those that `parts` was asked of; the arrays are not copied.
+        """Returns those that `parts` was asked of; the arrays are not copied.
 
         Raises KeyError if an array is missing.
         """
@@ -64,7 +64,7 @@ class AnnotationColumns(Sequence[Any]):
         return made
 
     def parts(self) -> tuple[dict[str, np.ndarray], list[tuple[int, Any]]]:
-        """All that they hold: arrays by name, and (place, record) of the odd records."""
+        """Returns all that they hold: arrays by name, and (place, record) of the odd records."""
         arrays = {name: getattr(self, name) for name in ARRAYS} | {NUMBERS: self.numbers.values}
         return arrays, [(place, self[place]) for place in self.odd]
 
@@ -116,7 +116,9 @@ class AnnotationColumns(Sequence[Any]):
         return self.crowd != _ODD
 
     def values(self, key: str) -> list[Any]:
-        """The different values of "id", "image_id" or "category_id", as the file has them."""
+        """Returns the different values of "id", "image_id" or "category_id", as the file has
+        them.
+        """
         column = {"id": self.ids, "image_id": self.image_ids, "category_id": self.category_ids}[key]
         return [
             *np.unique(column[self.usual]).tolist(),
@@ -125,14 +127,14 @@ class AnnotationColumns(Sequence[Any]):
 
 
 def unusual(records: Sequence[Any]) -> Iterator[tuple[int, Any]]:
-    """(place, record) of the records that have to be looked at one by one."""
+    """Returns (place, record) of the records that have to be looked at one by one."""
     if isinstance(records, AnnotationColumns):
         return iter(records.odd.items())
     return enumerate(records)
 
 
 def values(records: Sequence[Any], key: str) -> list[Any]:
-    """The values under a key; of columns each one once."""
+    """Returns the values under a key; of columns each one once."""
     if isinstance(records, AnnotationColumns):
         return records.values(key)
     return [record[key] for record in records]
@@ -193,7 +195,7 @@ class _Columns:
         self._clear()
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """All but the odd records, see `AnnotationColumns`."""
+        """Returns all but the odd records, see `AnnotationColumns`."""
         self.pack()
         keys = np.frombuffer(self.keys, np.int64).reshape(-1, 3)
         ids, image_ids, category_ids = map(np.ascontiguousarray, keys.T)
@@ -215,8 +217,9 @@ _Usual = tuple[tuple[int, int, int], list[float], float, int, Sequence[list[floa
 
 
 def _usual_values(record: Any) -> _Usual | None:
-    """Ids of the record, its image and its category, box, area, crowd flag and polygons; None if it
-    is odd. Raises KeyError or OverflowError for some of the odd ones."""
+    """Returns ids of the record, its image and its category, box, area, crowd flag and polygons;
+    None if it is odd. Raises KeyError or OverflowError for some of the odd ones.
+    """
     if type(record) is not dict or record.get("ignore"):
         return None
     keys = record["id"], record["image_id"], record["category_id"]
@@ -242,7 +245,7 @@ def _usual_values(record: Any) -> _Usual | None:
 
 
 def _with_counts(record: Any, kind: type, change: Callable[[Any], Any]) -> Any:
-    """The record, its run lengths changed if they are of this kind."""
+    """Returns the record, its run lengths changed if they are of this kind."""
     mask = record.get("segmentation") if isinstance(record, dict) else None
     if not isinstance(mask, dict) or type(mask.get("counts")) is not kind:
         return record
@@ -250,7 +253,7 @@ def _with_counts(record: Any, kind: type, change: Callable[[Any], Any]) -> Any:
 
 
 def _packed(record: Any) -> Any:
-    """An odd record as it is kept."""
+    """Returns an odd record as it is kept."""
     return _with_counts(record, list, _packed_counts)
 
 
@@ -263,5 +266,5 @@ def _packed_counts(counts: list[Any]) -> Any:
 
 
 def _are_numbers(values: list[Any]) -> bool:
-    """Whether all are finite numbers; raises OverflowError for one that no float can be."""
+    """Returns whether all are finite numbers; raises OverflowError for one that no float can be."""
     return set(map(type, values)) <= _NUMBERS and math.isfinite(sum(values))

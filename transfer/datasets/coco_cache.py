@@ -36,7 +36,8 @@ ANNOTATIONS = "annotations"
 
 
 def kept(path: Path, parse: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """What `parse` returns of a file, its annotations mapped from the cache if they are in columns.
+    """Returns what `parse` returns of a file, its annotations mapped from the cache if they are in
+    columns.
 
     Args:
         path: a COCO file.
@@ -96,7 +97,9 @@ def _write(folder: Path, path: Path, content: dict[str, Any]) -> None:
 
 
 def _read(folder: Path, path: Path) -> dict[str, Any] | None:
-    """The content that the folder holds; None if it is missing, or damaged, which is said."""
+    """Returns the content that the folder holds; None if it is missing, or damaged, which is
+    said.
+    """
     if not folder.is_dir():
         return None
     try:
@@ -116,7 +119,7 @@ def _read(folder: Path, path: Path) -> dict[str, Any] | None:
 
 
 def _is_worth(content: dict[str, Any]) -> bool:
-    """Whether most annotations are numbers: odd ones would be parsed as JSON once more."""
+    """Returns whether most annotations are numbers: odd ones would be parsed as JSON once more."""
     records = content.get(ANNOTATIONS)
     return isinstance(records, AnnotationColumns) and 10 * len(records.odd) < len(records)
 

@@ -25,7 +25,7 @@ from transfer.datasets.samples import Instance
 def find_clear(
     records: AnnotationColumns, images: Mapping[Id, Image], categories: Mapping[Id, int]
 ) -> ClearRecords:
-    """Which records are clear; `images` by ascending id."""
+    """Returns which records are clear; `images` by ascending id."""
     clear = records.usual & np.isin(records.category_ids, _numbers(categories))
     keys = _numbers(images)
     if not len(keys) or len(keys) < len(images):
@@ -53,10 +53,10 @@ def pack_samples(
     clear: ClearRecords,
     others: Sequence[tuple[int, Id, Instance]],
 ) -> SampleColumns:
-    """All images, by ascending id, with their objects in the file's order.
+    """Packs all images, by ascending id, with their objects in the file's order.
 
     Args:
-        index: the file's id of a category -> its place among the classes.
+        index: by the file's id of a category, its place among the classes.
         others: place, image id and object of those that are not clear.
     """
     listed, rows = list(images.values()), clear.rows
@@ -92,14 +92,16 @@ def pack_samples(
 
 
 def _below(folder: Path, names: Sequence[str]) -> list[str]:
-    """str(folder / name) of each name, without pathlib's work for those that are only a name."""
+    """Returns str(folder / name) of each name, without pathlib's work for those that are only a
+    name.
+    """
     home = str(folder / "x")[:-1]
     plain = (home + name if "/" not in name and name != "." else "" for name in names)
     return [path or str(folder / name) for path, name in zip(plain, names)]
 
 
 def _with_far_points(records: AnnotationColumns) -> np.ndarray:
-    """Places of the records with a polygon that is far from any image."""
+    """Returns places of the records with a polygon that is far from any image."""
     if records.reach[0] < FAR_PX:
         return np.zeros(0, np.int64)
     far = records.numbers.beyond(FAR_PX)
@@ -110,8 +112,8 @@ def _with_far_points(records: AnnotationColumns) -> np.ndarray:
 def _with_more_polygons(
     records: AnnotationColumns, places: np.ndarray, instances: Sequence[Instance]
 ) -> tuple[np.ndarray, np.ndarray, Coordinates]:
-    """The first polygon of each object and the one behind its last, where each polygon ends, and
-    the coordinates of all polygons: those of the records, then those of odd records.
+    """Returns the first polygon of each object and the one behind its last, where each polygon
+    ends, and the coordinates of all polygons: those of the records, then those of odd records.
 
     Args:
         places: of the objects' records; the last ones are those of `instances`.
@@ -130,7 +132,7 @@ def _with_more_polygons(
 
 
 def _numbers(keys: Mapping[Id, object]) -> np.ndarray:
-    """The ids that are whole numbers within the columns' range."""
+    """Returns the ids that are whole numbers within the columns' range."""
     return np.array([k for k in keys if isinstance(k, int) and abs(k) < EXACT], np.int64)
 
 

@@ -42,7 +42,7 @@ _LOW, _HIGH = 48, 111  # characters of compressed counts: 6 bits each, above "0"
 def read_segmentation(
     findings: Findings, where: str, value: Any, height: int, width: int
 ) -> Segmentation | None:
-    """All polygons, or run lengths; None if there is no mask, or a refused one."""
+    """Returns all polygons, or run lengths; None if there is no mask, or a refused one."""
     if not value:
         return None
     if _is_rle(value):
@@ -63,7 +63,7 @@ def read_segmentation(
 
 
 def _fault(value: Any) -> tuple[str, str]:
-    """Why a value is not a list of polygons, and the remedy; "" if it is one."""
+    """Returns why a value is not a list of polygons, and the remedy; "" if it is one."""
     if not isinstance(value, list):
         return NOT_POLYGONS, MASK_REMEDY
     if all(map(_is_rle, value)):
@@ -80,7 +80,7 @@ def _fault(value: Any) -> tuple[str, str]:
 
 
 def mask_area(segmentation: Segmentation, height: int, width: int) -> float:
-    """Pixels of a mask, as pycocotools counts them."""
+    """Returns the pixels of a mask, as pycocotools counts them."""
     from pycocotools import mask as mask_utils
 
     if isinstance(segmentation, dict):
@@ -92,7 +92,7 @@ def mask_area(segmentation: Segmentation, height: int, width: int) -> float:
 
 
 def mask_box(segmentation: Segmentation) -> tuple[float, float, float, float]:
-    """x1, y1, x2, y2 around a mask that is not empty, in pixels."""
+    """Returns x1, y1, x2, y2 around a mask that is not empty, in pixels."""
     if isinstance(segmentation, dict):
         from pycocotools import mask as mask_utils
 
@@ -104,7 +104,9 @@ def mask_box(segmentation: Segmentation) -> tuple[float, float, float, float]:
 
 
 def has_pixels(segmentation: Segmentation, height: int, width: int) -> bool:
-    """Whether a mask covers anything of its image. Most polygons need not be filled for that."""
+    """Returns whether a mask covers anything of its image. Most polygons need not be filled for
+    that.
+    """
     if isinstance(segmentation, list):
         for polygon in segmentation:
             xs, ys = polygon[::2], polygon[1::2]
@@ -160,7 +162,7 @@ def _read_rle(
 
 
 def _lengths(counts: Any) -> np.ndarray | None:
-    """int64 run lengths of a list or of compressed text; None if they are not readable."""
+    """Returns int64 run lengths of a list or of compressed text; None if they are not readable."""
     if isinstance(counts, str):
         return _decompress(counts)
     if not isinstance(counts, list):
@@ -172,7 +174,9 @@ def _lengths(counts: Any) -> np.ndarray | None:
 
 
 def _decompress(text: str) -> np.ndarray | None:
-    """COCO's compressed counts (pycocotools, rleFrString): 5 bits and a sign, as differences."""
+    """Decodes COCO's compressed counts (pycocotools, rleFrString): 5 bits and a sign each, as
+    differences. Returns None if the text is damaged.
+    """
     try:
         codes = np.frombuffer(text.encode("ascii"), dtype=np.uint8).astype(np.int64)
     except UnicodeEncodeError:

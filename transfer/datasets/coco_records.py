@@ -132,7 +132,7 @@ def _side(findings: Findings, entry: Mapping[str, Any], key: str) -> int | None:
 
 
 def read_categories(content: Mapping[str, Any], wanted: Collection[str] = ()) -> dict[Id, str]:
-    """Category id -> name, by ascending id, without a root (see `roots`) that is not `wanted`."""
+    """Returns the categories' names by ascending id; a root (see `roots`) only if `wanted`."""
     pairs, left = all_categories(content), roots([content])
     others = {name for key, name in pairs if (key, name) not in left}
     return {
@@ -192,7 +192,8 @@ def read_annotations(
     clear: ClearRecords | None = None,
     keypoints: int = 0,
 ) -> Iterator[Annotation]:
-    """All annotations in the file's order, without those that are refused, and the clear ones.
+    """Yields all annotations in the file's order, without those that are refused, and the clear
+    ones.
 
     `scored`: the file is a test set: missing areas and crowd flags are noted.
     `clear`: records that were judged all at once, see `coco_clear.py`.
@@ -344,7 +345,7 @@ def _optional(
     without: str,
     scored: bool,
 ) -> float | None:
-    """A number that may be missing, which is noted of test sets, or null."""
+    """Returns a number that may be missing, which is noted of test sets, or null."""
     value = entry.get(key)
     if value is not None:
         return read_number(findings, where, key, int(value) if value in (True, False) else value)

@@ -35,30 +35,30 @@ class Coordinates:
         return self._values
 
     def part(self, begin: int, end: int) -> list[float]:
-        """Those from `begin` to `end`, as floats."""
+        """Returns those from `begin` to `end`, as floats."""
         found: list[float] = as_floats(self._values[begin:end]).tolist()
         return found
 
     def hundredths(self, begin: int, end: int) -> np.ndarray:
-        """Those from `begin` to `end`, see `as_hundredths`."""
+        """Returns those from `begin` to `end`, see `as_hundredths`."""
         return as_hundredths(self._values[begin:end])
 
     def beyond(self, limit: float) -> np.ndarray:
-        """Places of those that are not between -limit and limit, limit itself included."""
+        """Returns places of those that are not between -limit and limit, limit itself included."""
         scaled = limit * (1 if self._values.dtype == np.float64 else _SCALE)
         if not len(self) or -scaled < self._values.min() <= self._values.max() < scaled:
             return np.zeros(0, np.int64)
         return np.flatnonzero((self._values <= -scaled) | (self._values >= scaled))
 
     def followed_by(self, more: Sequence[float]) -> Coordinates:
-        """These, and more."""
+        """Returns these, and more."""
         if not more:
             return self
         return Coordinates([self._values, packed(np.array(more, np.float64))])
 
 
 def packed(values: np.ndarray) -> np.ndarray:
-    """float64 values as int32 hundredths, if that keeps the values, otherwise unchanged."""
+    """Returns float64 values as int32 hundredths, if that keeps the values, otherwise unchanged."""
     if len(values) and np.abs(values).max() >= 2**31 / _SCALE - 1:
         return values.copy()
     hundredths = np.rint(values * _SCALE).astype(np.int32)
@@ -66,12 +66,14 @@ def packed(values: np.ndarray) -> np.ndarray:
 
 
 def as_hundredths(values: np.ndarray) -> np.ndarray:
-    """Coordinates, as float64 or in hundredths already, as whole hundredths of a pixel, rounded."""
+    """Returns coordinates, as float64 or in hundredths already, as whole hundredths of a pixel,
+    rounded.
+    """
     if values.dtype != np.float64:
         return values
     return np.rint(np.clip(values * _SCALE, -(2.0**62), 2.0**62)).astype(np.int64)
 
 
 def as_floats(values: np.ndarray) -> np.ndarray:
-    """What `packed` gave, as float64."""
+    """Returns what `packed` gave, as float64."""
     return values if values.dtype == np.float64 else values / _SCALE

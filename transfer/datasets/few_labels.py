@@ -43,7 +43,7 @@ class Part:
 
 
 def split_part(name: str) -> tuple[str, Part | None]:
-    """The name without its part, and the part; None without such an ending.
+    """Returns the name without its part, and the part; None without such an ending.
 
     Raises InputError unless 0 < P <= 100, or K is a whole number above 0.
     """
@@ -65,7 +65,7 @@ def split_part(name: str) -> tuple[str, Part | None]:
 
 
 def is_drawn(names: Sequence[str]) -> bool:
-    """Whether one of the data sets differs from draw to draw."""
+    """Returns whether one of the data sets differs from draw to draw."""
     parts = [split_part(name)[1] for name in names]
     return any(part is not None and part.unit == SHOT for part in parts)
 
@@ -73,7 +73,7 @@ def is_drawn(names: Sequence[str]) -> bool:
 def few_labels(
     samples: Sequence[Sample], part: Part | None, classes: Sequence[str], draw: int | None = None
 ) -> Sequence[Sample]:
-    """The part of the images, with the labels that are left in them; None: all images.
+    """Returns the part of the images, with the labels that are left in them; None: all images.
 
     Args:
         classes: names of the categories.
@@ -120,7 +120,7 @@ def _few_objects(
 
 
 def _trainable_objects(samples: Sequence[Sample]) -> Iterator[tuple[int, int]]:
-    """Places of the objects that are trained on: no crowds, and boxes with an area."""
+    """Yields places of the objects that are trained on: no crowds, and boxes with an area."""
     for i, sample in enumerate(samples):
         for j, instance in enumerate(sample.instances):
             x1, y1, x2, y2 = instance.box

@@ -85,14 +85,14 @@ def polygon_checksums(
     hundredths: Callable[[int, int], np.ndarray],
     rles: Iterable[tuple[int, Mapping[str, Any]]],
 ) -> np.ndarray:
-    """A number for the mask of each of m objects, int64 (m,); 0 without a mask.
+    """Returns a number for the mask of each of m objects, int64 (m,); 0 without a mask.
 
     It depends on the order of points and polygons, and not on more than two decimals of a pixel.
 
     Args:
         spans: int64 (m, 2), each object's first polygon and the one behind its last.
         ends: where each polygon ends among the numbers, behind a leading 0.
-        hundredths: begin, end -> the numbers between, in hundredths of a pixel.
+        hundredths: takes begin and end; returns the numbers between, in hundredths of a pixel.
         rles: objects, and their run lengths.
     """
     begins, stops = ends[spans[:, 0]], ends[spans[:, 1]]
@@ -108,7 +108,7 @@ def polygon_checksums(
 def mask_checksums(
     polygons: Sequence[Sequence[Sequence[float]] | None], rles: Sequence[Mapping[str, Any] | None]
 ) -> np.ndarray:
-    """`polygon_checksums` of m objects with their polygons and run lengths, int64 (m,)."""
+    """Returns `polygon_checksums` of m objects with their polygons and run lengths, int64 (m,)."""
     behind = np.cumsum([0, *(len(own or ()) for own in polygons)])
     flat = [polygon for own in polygons for polygon in own or ()]
     ends = np.cumsum([0, *map(len, flat)])
@@ -122,8 +122,9 @@ def mask_checksums(
 
 
 def keypoint_checksums(keypoints: Sequence[Sequence[float] | None]) -> np.ndarray:
-    """A number for the keypoints of each of m objects, int64 (m,); 0 without any. Two decimals of a
-    pixel count."""
+    """Returns a number for the keypoints of each of m objects, int64 (m,); 0 without any. Two
+    decimals of a pixel count.
+    """
     found = np.zeros(len(keypoints), np.int64)
     for row, numbers in enumerate(keypoints):
         if numbers:
@@ -134,7 +135,9 @@ def keypoint_checksums(keypoints: Sequence[Sequence[float] | None]) -> np.ndarra
 def _sums(
     numbers: Callable[[int, int], np.ndarray], begins: np.ndarray, stops: np.ndarray
 ) -> np.ndarray:
-    """uint64 (m,): the sum of number i times FACTOR ** (i + 1), of each span from its begin on."""
+    """Returns uint64 (m,): the sum of number i times FACTOR ** (i + 1), of each span from its begin
+    on.
+    """
     found = np.zeros(len(begins), np.uint64)
     some = np.flatnonzero(stops > begins)
     some = some[np.argsort(begins[some], kind="stable")]
@@ -153,7 +156,7 @@ def _sums(
 
 
 def _pieces(rows: np.ndarray, begins: np.ndarray) -> list[np.ndarray]:
-    """The rows, which are ordered by where they begin, in pieces of about PIECE numbers."""
+    """Returns the rows, which are ordered by where they begin, in pieces of about PIECE numbers."""
     if not len(rows):
         return []
     piece = (begins[rows] - begins[rows[0]]) // PIECE

@@ -47,7 +47,7 @@ def check_image_sizes(samples: Iterable[Sample], source: str = "image files") ->
 
 
 def header_size(path: str) -> tuple[int, int]:
-    """(width, height) of an image, turned as its EXIF data say, without decoding it.
+    """Returns (width, height) of an image, turned as its EXIF data say, without decoding it.
 
     Raises OSError, with the path, for a file that is missing or is not an image, or has more
     pixels than are read.

@@ -8,7 +8,7 @@ from pretrain.common.installed import check_installed
 
 
 def import_shapely(use: str) -> ModuleType:
-    """The module shapely.geometry. Raises InputError if the package is not installed.
+    """Returns the module shapely.geometry. Raises InputError if the package is not installed.
 
     Args:
         use: what needs it, as the beginning of the message: "Cityscapes' polygons are read with".

@@ -20,10 +20,11 @@ Packer = Callable[[Iterator[Any]], Any]
 
 
 def read_object(path: Path, packers: Mapping[str, Packer]) -> dict[str, Any]:
-    """The JSON object of a file; the lists under some of its keys as their packers return them.
+    """Returns the JSON object of a file; the lists under some of its keys as their packers return
+    them.
 
     Args:
-        packers: key -> what takes the list's elements, one at a time, and returns their container.
+        packers: by key, what takes the list's elements, one at a time, and returns their container.
 
     Raises:
         ValueError: the file is not one JSON object, is damaged, or repeats a key.
@@ -57,7 +58,7 @@ class _Window:
         self._text, self._place, self._at_end = "", 0, False
 
     def peek(self) -> str:
-        """The next character behind white space; "" at the end of the file."""
+        """Returns the next character behind white space; "" at the end of the file."""
         while True:
             self._place = _SPACE.match(self._text, self._place).end()  # type: ignore[union-attr]
             if self._place < len(self._text) or self._at_end:

@@ -113,7 +113,7 @@ def check_same_keypoints(trained: DetectionSet, tested: DetectionSet) -> None:
 
 
 def _any_within(sample: Sample) -> bool:
-    """Whether an object has a labelled keypoint in the image."""
+    """Returns whether an object has a labelled keypoint in the image."""
     points = np.reshape([v for i in sample.instances for v in i.keypoints or ()], (-1, 3))
     within = (points[:, :2] >= 0) & (points[:, :2] <= (sample.width, sample.height))
     return bool((within.all(axis=1) & (points[:, 2] > 0)).any())

@@ -41,7 +41,7 @@ _OTHER_SIDE = {
 
 
 def read_keypoint_names(path: Path, content: Mapping[str, Any], count: int) -> tuple[str, ...]:
-    """The names of the keypoints in a parsed COCO file; () if no category names them.
+    """Returns the names of the keypoints in a parsed COCO file; () if no category names them.
 
     Raises:
         InputError: another number than `count`, a name that is not text or is listed twice, or
@@ -76,7 +76,9 @@ def read_keypoint_names(path: Path, content: Mapping[str, Any], count: int) -> t
 def read_keypoints(
     findings: Findings, where: str, value: Any, count: int
 ) -> tuple[float, ...] | None:
-    """x, y, v of each keypoint of an object, as annotated; None if it has none, or refused ones."""
+    """Returns x, y, v of each keypoint of an object, as annotated; None if it has none, or refused
+    ones.
+    """
     if not value:
         return None
     if isinstance(value, list) and isinstance(value[0], (list, dict)):
@@ -115,7 +117,7 @@ def flip_order(names: Sequence[str]) -> tuple[int, ...]:
 
 
 def flip_pairs(names: Sequence[str]) -> list[tuple[str, str]]:
-    """The pairs of names that are swapped, each once; a side that is alone has none."""
+    """Returns the pairs of names that are swapped, each once; a side that is alone has none."""
     pairs = zip(names, map(_other_side, names))
     return [(n, o) for place, (n, o) in enumerate(pairs) if o in names[place + 1 :]]
 
@@ -125,12 +127,15 @@ def _other_side(name: str) -> str:
 
 
 def rows_with_keypoints(samples: Sequence[Sample], least: int) -> np.ndarray:
-    """int64: the images with `least` labelled keypoints or more, of all their objects together."""
+    """Returns int64: the images with `least` labelled keypoints or more, of all their objects
+    together.
+    """
     counts = np.array([labelled(sample) for sample in samples], np.int64)
     return np.flatnonzero(counts >= least)
 
 
 def labelled(sample: Sample) -> int:
-    """The number of labelled keypoints of an image; those of crowd regions count, as in Detectron2
-    (data/build.py)."""
+    """Returns the number of labelled keypoints of an image; those of crowd regions count, as in
+    Detectron2 (data/build.py).
+    """
     return sum(v > 0 for i in sample.instances if i.keypoints for v in i.keypoints[2::3])

@@ -46,7 +46,7 @@ def read_json(path: Path, image_folder: Path) -> dict[str, Any]:
 
 
 def read_lvis(path: Path) -> dict[str, Any]:
-    """The content of the file: file names from `coco_url`, and no object is a crowd region.
+    """Returns the content of the file: file names from `coco_url`, and no object is a crowd region.
 
     Raises InputError unless it is an LVIS file, with the first entries that lack something.
     """

@@ -52,7 +52,7 @@ def _check_inside(folder: Path, names: Sequence[str]) -> None:
 
 
 def _leads_out(name: str, homes: tuple[str, str]) -> bool:
-    """Whether a name is of an existing file out of the folder; a missing one gets a hint.
+    """Returns whether a name is of an existing file out of the folder; a missing one gets a hint.
 
     Args:
         homes: the folder's absolute path, as it is given and without links.
@@ -70,7 +70,7 @@ def _leads_out(name: str, homes: tuple[str, str]) -> bool:
 
 
 def _hint(folder: Path, missing: Sequence[str]) -> str:
-    """Where the missing files may be: the first way that finds one of them."""
+    """Returns where the missing files may be: the first way that finds one of them."""
     above = folder.parent
     if all(os.path.isfile(above / name) for name in missing):
         return (
@@ -97,7 +97,7 @@ def _hint(folder: Path, missing: Sequence[str]) -> str:
 
 
 def _is_link(path: Path) -> bool:
-    """Whether a missing file is a link that leads nowhere."""
+    """Returns whether a missing file is a link that leads nowhere."""
     try:
         return os.path.islink(path)
     except ValueError:  # a NUL
@@ -105,7 +105,7 @@ def _is_link(path: Path) -> bool:
 
 
 def _index(folder: Path) -> dict[str, str]:
-    """Names of the files as they can be asked for -> their paths below the folder."""
+    """Returns the files' paths below the folder, by the names under which one can ask for them."""
     found: dict[str, str] = {}
     for number, path in enumerate(_files(folder)):
         if number == LOOKED_AT:

@@ -9,7 +9,7 @@ from pretrain.common.errors import InputError
 from pretrain.data.decode import open_from_memory
 from transfer.datasets.cityscapes_labels import INSTANCES
 
-STEPS = {"L;2": 85, "L;4": 17}  # Pillow's raw mode -> factor
+STEPS = {"L;2": 85, "L;4": 17}  # factors, by Pillow's raw mode
 
 
 def read_mask(path: str) -> np.ndarray:
@@ -23,7 +23,9 @@ def read_mask(path: str) -> np.ndarray:
 
 
 def not_numbers(mode: str) -> str:
-    """What the pixels of an image of Pillow's mode are, if they are not class numbers; else ""."""
+    """Returns what the pixels of an image of Pillow's mode are, if they are not class numbers; else
+    "".
+    """
     if mode in ("P", "L", "1"):
         return ""
     deep = mode.startswith(("I", "F"))
@@ -31,7 +33,7 @@ def not_numbers(mode: str) -> str:
 
 
 def read_instances(path: str) -> np.ndarray:
-    """Ids int64 (H, W): label id x 1000 + number of an object, else the label id.
+    """Returns ids int64 (H, W): label id x 1000 + number of an object, else the label id.
 
     Raises InputError if the file is not one of instances.
     """
@@ -42,7 +44,7 @@ def read_instances(path: str) -> np.ndarray:
 
 
 def _read(path: str, name: str) -> tuple[np.ndarray, str, int]:
-    """The pixels, (H, W) without colours, Pillow's mode, and the factor of `_step`."""
+    """Returns the pixels, (H, W) without colours, Pillow's mode, and the factor of `_step`."""
     try:
         with open_from_memory(path) as image:
             step = _step(image)  # known until the pixels are read
@@ -54,6 +56,8 @@ def _read(path: str, name: str) -> tuple[np.ndarray, str, int]:
 
 
 def _step(image: Image.Image) -> int:
-    """By how much Pillow multiplies the numbers of a grey PNG of 2 or 4 bits, to fill 8 bits."""
+    """Returns by how much Pillow multiplies the numbers of a grey PNG of 2 or 4 bits, to fill 8
+    bits.
+    """
     tile = image.tile if isinstance(image, ImageFile.ImageFile) else []
     return STEPS.get(str(tile[0][3]), 1) if tile else 1

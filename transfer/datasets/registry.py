@@ -45,7 +45,7 @@ class Location:
     is_pair: bool = False  # named as file and folder, in any layout
 
 
-# name -> layout, folder below the root, split, number of classes, and what a COCO file's name
+# by name: layout, folder below the root, split, number of classes, and what a COCO file's name
 # begins with
 BUILTIN = {
     "voc_2007_trainval": ("voc", "VOC2007", "trainval", 20, ""),
@@ -71,7 +71,7 @@ JSON_FILES = ("coco", "lvis")  # layouts of a JSON file with a folder of images
 
 
 def locate(name: str) -> Location:
-    """Where the set of this name is. Raises InputError for an unknown or malformed name."""
+    """Returns where the set of this name is. Raises InputError for an unknown or malformed name."""
     whole, part = split_part(name)
     if part is not None:
         return replace(locate(whole), part=part)
@@ -100,7 +100,7 @@ def locate(name: str) -> Location:
 
 
 def is_detection_name(name: str) -> bool:
-    """Whether this is the form of a detection data set's name, and not of a folder's."""
+    """Returns whether this is the form of a detection data set's name, and not of a folder's."""
     return name.partition(":")[0] in FORMS or split_part(name)[0] in BUILTIN
 
 
@@ -114,7 +114,7 @@ def open_sets(
     voc_counts_from: str = "auto",
     keypoints: int = 0,
 ) -> DetectionSet:
-    """One DetectionSet of all the named splits, one after the other.
+    """Returns one DetectionSet of all the named splits, one after the other.
 
     `classes` lists the classes by hand; `like` (the training set) gives them to a test set.
     `scored`: what is to be scored on the set, of "bbox" and "segm"; a COCO file needs more then.
@@ -146,7 +146,9 @@ def open_sets(
 
 
 def class_names(names: Sequence[str]) -> tuple[str, ...]:
-    """The classes of the named sets in their own order, without their images; see `open_sets`."""
+    """Returns the classes of the named sets in their own order, without their images; see
+    `open_sets`.
+    """
     locations = [locate(name) for name in names]
     if {location.layout for location in locations} <= set(JSON_FILES):
         return coco.read_classes([_read(place, 0) for place in locations])
@@ -169,7 +171,7 @@ def _location(
 
 
 def _split_pair(text: str) -> tuple[str, str] | None:
-    """FILE.json and IMAGES; None for FOLDER:SPLIT.
+    """Returns FILE.json and IMAGES; None for FOLDER:SPLIT.
 
     Where ".json:" occurs more than once, that of a file that is there counts, otherwise the last.
     """
@@ -181,7 +183,7 @@ def _split_pair(text: str) -> tuple[str, str] | None:
 
 
 def _is_json(text: str) -> bool:
-    """Whether a name ends in a JSON file, without a folder of images."""
+    """Returns whether a name ends in a JSON file, without a folder of images."""
     return text.rstrip(":").lower().endswith(".json")
 
 

@@ -43,7 +43,7 @@ class ImageColumns:
         )
 
     def sample(self, row: int, instances: tuple[Instance, ...]) -> Sample:
-        """An image, with these objects."""
+        """Returns an image, with these objects."""
         begin = self.name_ends[row - 1] if row else 0
         name = self.names[begin : self.name_ends[row]].decode("utf-8", "surrogatepass")
         key = self.ids[row]
@@ -62,10 +62,10 @@ class ObjectColumns:
     polygons: np.ndarray  # int64 (m, 2), the first polygon and the one behind the last
     polygon_ends: np.ndarray  # int64, where each polygon ends in `numbers`, behind a leading 0
     numbers: Coordinates  # x and y of all polygons
-    rles: dict[int, dict[str, Any]]  # object -> its run lengths
+    rles: dict[int, dict[str, Any]]  # run lengths, by object
 
     def instance(self, row: int) -> Instance:
-        """An object."""
+        """Returns an object."""
         first, last = self.polygons[row].tolist()
         ends = self.polygon_ends[first : last + 1].tolist()
         polygons = [self.numbers.part(begin, end) for begin, end in zip(ends, ends[1:])]
@@ -113,19 +113,19 @@ class SampleColumns(Sequence[Sample]):
     __hash__ = None  # type: ignore[assignment]
 
     def take(self, rows: np.ndarray) -> SampleColumns:
-        """The images of these rows, in this order; the columns are shared."""
+        """Returns the images of these rows, in this order; the columns are shared."""
         return SampleColumns(self._images, self._objects, self._rows[rows])
 
     def images(self) -> Iterator[Sample]:
-        """All images, without their objects."""
+        """Returns all images, without their objects."""
         return (self._images.sample(int(row), ()) for row in self._rows)
 
     def wide(self) -> np.ndarray:
-        """bool (n,): whether each image is wider than it is high."""
+        """Returns bool (n,): whether each image is wider than it is high."""
         return (self._images.widths > self._images.heights)[self._rows]
 
     def objects(self) -> Objects:
-        """What can be counted of all objects."""
+        """Returns what can be counted of all objects."""
         found = self._objects
         image, rows = self._object_rows()
         return Objects(
@@ -139,7 +139,7 @@ class SampleColumns(Sequence[Sample]):
         )
 
     def mask_checksums(self) -> np.ndarray:
-        """int64: what `polygon_checksums` gives of the objects."""
+        """Returns int64: what `polygon_checksums` gives of the objects."""
         found = self._objects
         rows = self._object_rows()[1]
         has = self._has_run_lengths()[rows]
@@ -158,7 +158,7 @@ class SampleColumns(Sequence[Sample]):
         return [names[begin:end].decode("utf-8", "surrogatepass") for begin, end in cuts]
 
     def _object_rows(self) -> tuple[np.ndarray, np.ndarray]:
-        """int64 (m,) each: the place of each object's image, and the object's row."""
+        """Returns int64 (m,) each: the place of each object's image, and the object's row."""
         begins = np.concatenate([[0], self._objects.ends[:-1]])[self._rows]
         counts = self._objects.ends[self._rows] - begins
         image = np.repeat(np.arange(len(self)), counts)
@@ -166,7 +166,7 @@ class SampleColumns(Sequence[Sample]):
         return image, np.repeat(begins, counts) + within
 
     def _has_run_lengths(self) -> np.ndarray:
-        """bool: of all rows of objects."""
+        """Returns whether each row of objects has run lengths, bool."""
         has = np.zeros(len(self._objects.boxes), bool)
         has[list(self._objects.rles)] = True
         return has
@@ -176,7 +176,7 @@ class SampleColumns(Sequence[Sample]):
 
 
 def joined(parts: Sequence[Sequence[Sample]]) -> Sequence[Sample]:
-    """The samples of several sets, one after the other."""
+    """Returns the samples of several sets, one after the other."""
     if len(parts) == 1:
         return parts[0]
     return tuple(sample for part in parts for sample in part)

@@ -77,7 +77,7 @@ class Sample:
     instances: tuple[Instance, ...]
 
     def trainable(self) -> bool:
-        """Whether at least one object is not a crowd region: others are not trained on."""
+        """Returns whether at least one object is not a crowd region: others are not trained on."""
         return any(not instance.crowd for instance in self.instances)
 
 
@@ -95,7 +95,7 @@ class Objects:
 
     @staticmethod
     def of(samples: Sequence[Sample]) -> Objects:
-        """Those of some samples."""
+        """Returns those of some samples."""
         pairs = [(place, i) for place, sample in enumerate(samples) for i in sample.instances]
         return Objects(
             np.array([place for place, _ in pairs], np.int64),
@@ -118,41 +118,43 @@ class CompactSamples(Protocol):
         """The number of images."""
 
     def take(self, rows: np.ndarray) -> Sequence[Sample]:
-        """The images of these rows."""
+        """Returns the images of these rows."""
 
     def images(self) -> Iterable[Sample]:
-        """All images, without their objects."""
+        """Returns all images, without their objects."""
 
     def wide(self) -> np.ndarray:
-        """bool (n,): whether each image is wider than it is high."""
+        """Returns bool (n,): whether each image is wider than it is high."""
 
     def objects(self) -> Objects:
-        """What can be counted of all objects."""
+        """Returns what can be counted of all objects."""
 
     def mask_checksums(self) -> np.ndarray:
-        """int64: what `transfer.datasets.fingerprint.polygon_checksums` gives of the objects."""
+        """Returns int64: what `transfer.datasets.fingerprint.polygon_checksums` gives of the
+        objects.
+        """
 
     def file_names(self) -> list[str]:
         """Of all images."""
 
 
 def is_compact(samples: object) -> TypeGuard[CompactSamples]:
-    """Whether samples are in columns."""
+    """Returns whether samples are in columns."""
     return hasattr(samples, "take")
 
 
 def trainable_rows(objects: Objects) -> np.ndarray:
-    """int64: the images with an object that can be trained on; see `Sample.trainable`."""
+    """Returns int64: the images with an object that can be trained on; see `Sample.trainable`."""
     return np.unique(objects.image[~objects.crowd])
 
 
 def objects_of(samples: Sequence[Sample]) -> Objects:
-    """What can be counted of all their objects."""
+    """Returns what can be counted of all their objects."""
     return samples.objects() if is_compact(samples) else Objects.of(samples)
 
 
 def mask_checksums_of(samples: Sequence[Sample]) -> np.ndarray:
-    """int64: what `mask_checksums` gives of all their objects, and `keypoint_checksums`."""
+    """Returns int64: what `mask_checksums` gives of all their objects, and `keypoint_checksums`."""
     if is_compact(samples):
         return samples.mask_checksums()
     found = [instance for sample in samples for instance in sample.instances]
@@ -163,7 +165,7 @@ def mask_checksums_of(samples: Sequence[Sample]) -> np.ndarray:
 def object_labels_of(
     samples: Sequence[Sample], objects: Objects, names: Sequence[str]
 ) -> ObjectLabels:
-    """What all their objects are annotated with, for a fingerprint."""
+    """Returns what all their objects are annotated with, for a fingerprint."""
     return ObjectLabels(
         len(samples),
         objects.image,
@@ -176,12 +178,12 @@ def object_labels_of(
 
 
 def images_of(samples: Sequence[Sample]) -> Iterable[Sample]:
-    """All images; those of columns without their objects, which would take gigabytes."""
+    """Returns all images; those of columns without their objects, which would take gigabytes."""
     return samples.images() if is_compact(samples) else samples
 
 
 def rows_of(samples: Sequence[Sample], rows: np.ndarray) -> Sequence[Sample]:
-    """The images of these rows, in their order."""
+    """Returns the images of these rows, in their order."""
     return samples.take(rows) if is_compact(samples) else tuple(samples[row] for row in rows)
 
 
@@ -222,13 +224,13 @@ class DetectionSet:
         return fingerprint_of(self.origin, objects)
 
     def limited(self, count: int) -> DetectionSet:
-        """The first `count` images that can be trained on (0: all images)."""
+        """Returns the first `count` images that can be trained on (0: all images)."""
         if count <= 0:
             return self
         return self.part(self.trainable_rows()[:count])
 
     def has_run_lengths(self) -> bool:
-        """Whether the mask of an object that can be trained on is not a polygon."""
+        """Returns whether the mask of an object that can be trained on is not a polygon."""
         return bool((self.objects.rle & ~self.objects.crowd).any())
 
     @cached_property
@@ -237,15 +239,17 @@ class DetectionSet:
         return objects_of(self.samples)
 
     def trainable_rows(self) -> np.ndarray:
-        """int64: the images with an object that can be trained on; see `Sample.trainable`."""
+        """Returns int64: the images with an object that can be trained on; see
+        `Sample.trainable`.
+        """
         return trainable_rows(self.objects)
 
     def part(self, rows: np.ndarray) -> DetectionSet:
-        """The images of these rows, in their order."""
+        """Returns the images of these rows, in their order."""
         return replace(self, samples=rows_of(self.samples, rows))
 
     def wide(self) -> list[bool]:
-        """Whether each image is wider than it is high."""
+        """Returns whether each image is wider than it is high."""
         if is_compact(self.samples):
             return self.samples.wide().tolist()
         return [sample.width > sample.height for sample in self.samples]

@@ -40,7 +40,9 @@ WORDS = "<difficult> is not 0 or 1: True and yes were read as 1, everything else
 
 
 def check_layout(folder: Path, split: str) -> Path:
-    """The split's list file. Raises InputError with the expected tree if a part is missing."""
+    """Returns the split's list file. Raises InputError with the expected tree if a part is
+    missing.
+    """
     listing = folder / "ImageSets" / "Main" / f"{split}.txt"
     tree = (
         f"{folder}/{{JPEGImages/*.jpg, Annotations/*.xml, ImageSets/Main/{split}.txt}}"
@@ -51,14 +53,16 @@ def check_layout(folder: Path, split: str) -> Path:
 
 
 def _merged(folder: Path) -> str:
-    """The remedy if only one of VOC2007's archives was unpacked, or each in a separate folder."""
+    """Returns the remedy if only one of VOC2007's archives was unpacked, or each in a separate
+    folder.
+    """
     if folder.name != "VOC2007":
         return ""
     return " (VOC2007 must hold trainval and test, merged)"
 
 
 def read_classes(folder: Path) -> tuple[str, ...]:
-    """Sorted class names over all XML files of the folder (every split, so that all agree).
+    """Returns sorted class names over all XML files of the folder (every split, so that all agree).
 
     Raises InputError for XML files that cannot be read, and if there is no object.
     """
@@ -79,7 +83,9 @@ def read_classes(folder: Path) -> tuple[str, ...]:
 
 
 def counts_from_zero(folder: Path) -> bool:
-    """Whether any coordinate in the folder's XML files is below 1; a warning counts the boxes."""
+    """Returns whether any coordinate in the folder's XML files is below 1; a warning counts the
+    boxes.
+    """
     findings = Findings(str(folder / "Annotations"))
     objects = (
         (f"{name}{XML_SUFFIX}", found)
@@ -94,7 +100,7 @@ def counts_from_zero(folder: Path) -> bool:
 def read_voc(
     folder: Path, split: str, classes: Sequence[str], zero_based: bool | None = None
 ) -> tuple[Sample, ...]:
-    """All images of a split, in the order of its list file.
+    """Returns all images of a split, in the order of its list file.
 
     Args:
         zero_based: whether boxes are counted from 0; None: as `counts_from_zero` finds.
@@ -131,7 +137,7 @@ def read_voc(
 
 
 def _all_files(folder: Path) -> list[tuple[str, VocFile]]:
-    """Name and record of every XML file of the folder."""
+    """Returns the name and record of every XML file of the folder."""
     index = FileIndex(folder / "Annotations", [XML_SUFFIX])
     paths = [(name, index.path(name)) for name in index]
     return [(name, read_xml(path)) for name, path in paths if path is not None]
@@ -156,7 +162,7 @@ class _Reader:
         self._first: dict[str, str] = {}  # file of each unknown class
 
     def sample(self, name: str, path: Path, image: Path) -> Sample | None:
-        """The image with its objects; None if the XML file cannot be read."""
+        """Returns the image with its objects; None if the XML file cannot be read."""
         file = read_xml(path)
         if file.fault:
             _refuse_fault(self.findings, name, file.fault)

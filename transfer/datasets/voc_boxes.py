@@ -15,7 +15,7 @@ from transfer.datasets.annotation_values import as_number
 from transfer.datasets.box_checks import Box
 from transfer.datasets.voc_xml import COORDINATES, VocObject
 
-# TRANSFER.VOC_COUNTS_FROM -> whether boxes are counted from 0; None: as `is_zero_based` finds
+# By TRANSFER.VOC_COUNTS_FROM: whether boxes are counted from 0; None: as `is_zero_based` finds
 COUNTS_FROM = {"auto": None, "zero": True, "one": False}
 ZERO_BASED = (
     "boxes have a coordinate below 1: all boxes are read as counted from 0, not from 1 "
@@ -25,7 +25,7 @@ CORRECT = "correct the files, or remove the objects"
 
 
 def is_zero_based(objects: Iterable[tuple[str, VocObject]], findings: Findings) -> bool:
-    """Whether any coordinate is below 1; the findings count such boxes.
+    """Returns whether any coordinate is below 1; the findings count such boxes.
 
     Args:
         objects: pairs of a file's name and an object in it, of all files of a folder, so that every
@@ -41,7 +41,8 @@ def is_zero_based(objects: Iterable[tuple[str, VocObject]], findings: Findings) 
 
 
 def convert_box(found: VocObject, zero_based: bool, findings: Findings, place: str) -> Box | None:
-    """The object's box in pixels, continuous and half-open; None, and a refusal, if it has none.
+    """Returns the object's box in pixels, continuous and half-open; None, and a refusal, if it has
+    none.
 
     Args:
         zero_based: whether the box is counted from 0.
@@ -63,7 +64,7 @@ def convert_box(found: VocObject, zero_based: bool, findings: Findings, place: s
 
 
 def _numbers(found: VocObject) -> Box | None:
-    """The four coordinates as written; None if one is missing or not a finite number."""
+    """Returns the four coordinates as written; None if one is missing or not a finite number."""
     values = [as_number(text) for text in found.box or ()]
     numbers = [value for value in values if value is not None]
     if len(numbers) != len(COORDINATES):

@@ -58,20 +58,22 @@ class FileIndex:
         return iter(sorted(self._paths))
 
     def find(self, name: str) -> str | None:
-        """The name that a list means: itself, or the only file of that name in a subfolder."""
+        """Returns the name that a list means: itself, or the only file of that name in a
+        subfolder.
+        """
         if name in self._paths:
             return name
         below = self._by_base.get(name, ())
         return below[0] if len(below) == 1 else None
 
     def like(self, name: str) -> str | None:
-        """The name that differs in letter case, form of accents or URL encoding only."""
+        """Returns the name that differs in letter case, form of accents or URL encoding only."""
         if self._by_fold is None:
             self._by_fold = {folded(known): known for known in self._paths}
         return self._by_fold.get(folded(unquote(name)))
 
     def path(self, name: str) -> Path | None:
-        """The file of a name; None if there is none."""
+        """Returns the file of a name; None if there is none."""
         found = self.find(name)
         return None if found is None else self.folder / self._paths[found]
 
@@ -79,7 +81,7 @@ class FileIndex:
 def read_list(
     listing: Path, find: Callable[[str], str | None], findings: Findings
 ) -> tuple[list[str], list[str]]:
-    """The names that a list file means, in its order, and the lines that no file goes with.
+    """Returns the names that a list file means, in its order, and the lines that no file goes with.
 
     Args:
         find: gives the name of the file that a name means, None if there is none.
@@ -115,7 +117,9 @@ def _lines(listing: Path) -> list[str]:
 
 
 def _resolve(line: str, find: Callable[[str], str | None]) -> tuple[str | None, str]:
-    """The name that a line means, None without a file, and what is to be said about the line."""
+    """Returns the name that a line means, None without a file, and what is to be said about the
+    line.
+    """
     words, last = line.split(), line.rsplit(maxsplit=1)
     texts = [(line, "")]
     if len(words) > 1 and re.fullmatch(r"[+-]?\d+", last[-1]):
@@ -133,7 +137,7 @@ def _resolve(line: str, find: Callable[[str], str | None]) -> tuple[str | None, 
 
 
 def _forms(text: str) -> Iterator[str]:
-    """The names that a text may mean, the most literal one first."""
+    """Yields the names that a text may mean, the most literal one first."""
     yield text
     plain = _plain(text)
     yield plain
@@ -156,7 +160,7 @@ def _is_file_name(text: str) -> bool:
 
 
 def _files(folder: Path) -> Iterator[str]:
-    """Paths below the folder, with forward slashes; each real folder once."""
+    """Yields paths below the folder, with forward slashes; each real folder once."""
     seen = set()
     for place, folders, files in os.walk(folder, followlinks=True):
         real = os.path.realpath(place)

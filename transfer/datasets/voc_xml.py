@@ -62,7 +62,9 @@ class VocFile:
 
 
 def read_xml(path: Path) -> VocFile:
-    """The file's record; its fault tells of a link to nothing, a pipe or a lack of permission."""
+    """Returns the file's record; its fault tells of a link to nothing, a pipe or a lack of
+    permission.
+    """
     try:
         found = os.stat(path)
         if not stat.S_ISREG(found.st_mode):  # reading a pipe would never end
@@ -106,7 +108,7 @@ def _parse(content: bytes) -> ElementTree.Element:
 
 
 def _plain(root: ElementTree.Element) -> ElementTree.Element:
-    """The tree with its tags' names alone, without their namespaces."""
+    """Returns the tree with its tags' names alone, without their namespaces."""
     for node in root.iter():
         if isinstance(node.tag, str):
             node.tag = node.tag.rpartition("}")[2]
@@ -114,7 +116,7 @@ def _plain(root: ElementTree.Element) -> ElementTree.Element:
 
 
 def _decode(content: bytes, name: str) -> str | None:
-    """The text in the declared encoding; None if the parser was right to refuse it.
+    """Returns the text in the declared encoding; None if the parser was right to refuse it.
 
     Raises LookupError for an unknown encoding, UnicodeDecodeError for bytes that are not of it.
     """
@@ -132,7 +134,7 @@ def _decode(content: bytes, name: str) -> str | None:
 
 
 def _declared(content: bytes) -> str:
-    """The encoding that the file declares; "" for none."""
+    """Returns the encoding that the file declares; "" for none."""
     found = DECLARATION.match(content)
     return found[1].decode("ascii", errors="replace") if found else ""
 

@@ -53,7 +53,7 @@ class Res5ROIHeadsExtraNorm(Res5ROIHeads):
 
 
 class TinyStem(CNNBlockBase):
-    """One 3x3 stride-2 convolution, without a pool: (N, 3, H, W) -> (N, 32, H / 2, W / 2)."""
+    """A 3x3 stride-2 convolution without a pool, from (N, 3, H, W) to (N, 32, H / 2, W / 2)."""
 
     def __init__(self, norm: str) -> None:
         channels = TINY_STEM_CHANNELS
@@ -71,7 +71,9 @@ class TinyStem(CNNBlockBase):
 
 @BACKBONE_REGISTRY.register()
 def build_tiny_resnet_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> ResNet:
-    """`tiny_resnet` of pretrain.backbones in Detectron2's layout: res4, stride 8, 128 channels."""
+    """Returns `tiny_resnet` of pretrain.backbones in Detectron2's layout: res4, stride 8, 128
+    channels.
+    """
     norm = cfg.MODEL.RESNETS.NORM
     stages = [
         ResNet.make_stage(
@@ -122,7 +124,7 @@ def register(name: str, dataset: DetectionSet) -> None:
 
 
 def to_dict(sample: Sample, keypoints: int = 0) -> dict[str, Any]:
-    """One image in Detectron2's standard form; `keypoints`: how many an object has."""
+    """Returns one image in Detectron2's standard form; `keypoints`: how many an object has."""
     return {
         "file_name": sample.file_name,
         "image_id": sample.image_id,

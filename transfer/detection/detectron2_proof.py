@@ -35,7 +35,7 @@ class _Named(nn.Module):
 
     @torch.no_grad()
     def forward_stages(self, x: Tensor) -> dict[str, Tensor]:
-        """(N, 3, H, W) -> the maps after "stem", "layer1", ..."""
+        """Returns the maps of images (N, 3, H, W) after "stem", "layer1", ..."""
         maps = self.backbone(x)
         names = {"stem": "stem", **{name: f"layer{int(name[3]) - 1}" for name in STAGES}}
         return {ours: maps[theirs] for theirs, ours in names.items()}

@@ -20,7 +20,9 @@ from transfer.detection.torchvision_engine.vit import NORM_EPS
 
 @BACKBONE_REGISTRY.register()
 def build_vit_sfp_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> SimpleFeaturePyramid:
-    """ViTDet's backbone, as Detectron2's configs/common/models/mask_rcnn_vitdet.py makes it."""
+    """Returns ViTDet's backbone, as Detectron2's configs/common/models/mask_rcnn_vitdet.py makes
+    it.
+    """
     pyramid = SimplePyramidSpec.from_config(cfg)
     spec = pyramid.vit
     vit = ViT(

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from transfer.training.files import Fitted
 
 
-# Scores predictions in the middle of training: (predictions, iteration) -> metrics in percent.
+# Scores predictions in the middle of training; takes them and the iteration, returns metrics in
+# percent.
 Evaluate = Callable[["list[Predictions]", int], "dict[str, float]"]
 
 
@@ -46,5 +47,5 @@ class Engine(Protocol):
     def predict(
         self, cfg: CfgNode, *, model_file: Path, test_set: DetectionSet
     ) -> list[Predictions]:
-        """Predictions of all test images, in their order, on every process."""
+        """Returns predictions of all test images, in their order, on every process."""
         ...

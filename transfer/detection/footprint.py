@@ -97,7 +97,9 @@ def step_cost(
 
 
 def largest_image(cfg: CfgNode) -> tuple[int, int]:
-    """(height, width) of the largest training images; wider than high, as most photographs are."""
+    """Returns (height, width) of the largest training images; wider than high, as most photographs
+    are.
+    """
     if cfg.TRANSFER.LSJ.SCALES:
         return cfg.TRANSFER.LSJ.CROP_SIZE, cfg.TRANSFER.LSJ.CROP_SIZE
     short, long = max(cfg.INPUT.MIN_SIZE_TRAIN), cfg.INPUT.MAX_SIZE_TRAIN

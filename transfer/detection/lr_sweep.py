@@ -59,7 +59,7 @@ def iterations_of(cfg: CfgNode) -> int:
 
 
 def split(train_set: DetectionSet, share: float, seed: int) -> tuple[DetectionSet, DetectionSet]:
-    """(part to train on, held-out part): a random `share` of the images that have objects.
+    """Returns (part to train on, held-out part): a random `share` of the images that have objects.
 
     The draw depends only on the seed and the images' ids, not on the order of the files.
 

@@ -73,8 +73,8 @@ def _amp(cfg: CfgNode) -> bool:
 
 
 def _changed(key: str) -> KeyRole:
-    """The role of a key that is newer than some records with a hash: it belongs to the protocol if
-    it does not have its default.
+    """Returns the role of a key that is newer than some records with a hash: it belongs to the
+    protocol if it does not have its default.
     """
     default = flat(make_defaults())[key]
     return only(lambda cfg: flat(cfg)[key] != default)

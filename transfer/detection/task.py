@@ -89,7 +89,7 @@ class DetectionTask(FineTuning[DetectionJob]):
         return "TRANSFER.TF32" if cfg.TRANSFER.TF32 else ""
 
     def backbone_name(self, cfg: CfgNode) -> str:
-        """The trunk's name in pretrain.backbones."""
+        """Returns the trunk's name in pretrain.backbones."""
         return detection_config.backbone_name(cfg)
 
     def describe_batch(self, cfg: CfgNode, config: str, processes: int) -> str:

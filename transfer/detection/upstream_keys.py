@@ -23,7 +23,7 @@ _TEST_MAPPER = "transfer.detection.torchvision_engine.engine.make_inference_mapp
 _TO_END = "transfer.training.build.train_to_end"
 _OPEN = "transfer.detection.task.DetectionTask.open_data"
 
-# Where a key is read -> the keys, in the section that is named first.
+# By the place where a key is read: the keys, in the section that is named first.
 _READ: dict[str, dict[str, str]] = {
     f"{_PARTS}.resnet.ResNetSpec.from_config": {
         "MODEL.BACKBONE": "FREEZE_AT",

@@ -91,5 +91,5 @@ def write_conversion(report: Report, target: str | Path) -> Report:
 
 
 def named_in(folder: str | Path, report: Report, suffix: str) -> Path:
-    """The file in a folder that the weights name."""
+    """Returns the file in a folder that the weights name."""
     return Path(folder) / f"{default_name(report.weights, report.path)}{suffix}"

@@ -67,7 +67,7 @@ class ImageDetector:
     mapper: InferenceMapper = field(repr=False)
 
     def predict(self, images: Pictures | DetectionSet) -> list[Predictions]:
-        """The detections of each image, in the images' order, the surest first.
+        """Returns the detections of each image, in the images' order, the surest first.
 
         Args:
             images: what `transfer.extract_features` takes: then `image_id` is the image's place;
@@ -93,7 +93,9 @@ class ImageDetector:
     def draw(
         self, image: Picture, found: Predictions, *, min_score: float = MIN_SCORE, side: int = 640
     ) -> Image.Image:
-        """The image with its detections of at least `min_score`, its longer side `side` px."""
+        """Returns the image with its detections of at least `min_score`, its longer side `side`
+        px.
+        """
         pixels = np.asarray(open_pictures([image], turn=True).read(0))
         return draw_found(pixels, found, self.classes, min_score, side)
 
@@ -110,7 +112,7 @@ def build_detector(
     overrides: Mapping[str, Any] | Sequence[Any] = (),
     seed: int = 0,
 ) -> ImageDetector:
-    """The detector of a config, ready to predict.
+    """Returns the detector of a config, ready to predict.
 
     Args:
         config: a path, or the name of a shipped config such as "own_fpn.yaml".
@@ -152,7 +154,9 @@ def build_detector(
 def _trained(
     cfg: CfgNode, source: OpenedWeights, config: str, names: tuple[str, ...] | None
 ) -> tuple[BaseDetector, tuple[str, ...], CfgNode]:
-    """The detector in a file, its classes, and the config completed by what the file says."""
+    """Returns the detector in a file, its classes, and the config completed by what the file
+    says.
+    """
     model = read_model(source)
     stated = named_classes(model, source.file)
     if names is not None and stated is not None and len(names) != len(stated):
@@ -169,7 +173,7 @@ def _trained(
 def _with_backbone(
     cfg: CfgNode, weights: Weights | OpenedWeights, seed: int, names: Sequence[str]
 ) -> tuple[BaseDetector, CfgNode]:
-    """The detector of a backbone's weights, and the config completed by their facts."""
+    """Returns the detector of a backbone's weights, and the config completed by their facts."""
     if isinstance(weights, OpenedWeights):
         found = read_starting_weights(weights, cfg, seed, names)
     else:

@@ -87,7 +87,7 @@ def evaluate(
 
 
 def _sigmas(found: Sequence[Predictions], given: Sequence[float]) -> tuple[float, ...]:
-    """A number for each keypoint of the predictions."""
+    """Returns a number for each keypoint of the predictions."""
     (count,) = {one.keypoints.shape[1] for one in found if one.keypoints is not None}
     sigmas = tuple(given) or COCO_SIGMAS
     if len(sigmas) != count:

@@ -46,10 +46,10 @@ class ImageFeatures:
 
 
 def build_backbone(weights: GivenWeights, *, trainable: bool = False) -> nn.Module:
-    """The backbone with the weights, as a torch module: (N, 3, H, W) -> features (N, D).
+    """Returns the backbone with the weights, as a torch module that computes features (N, D).
 
-    Its input is what `weights.preprocess.apply` makes of RGB images, uint8 or float in [0, 1].
-    `.out_dim` is D; a ResNet also has `forward_stages`, which returns its four maps.
+    Its input (N, 3, H, W) is what `weights.preprocess.apply` makes of RGB images, uint8 or float in
+    [0, 1]. `.out_dim` is D; a ResNet also has `forward_stages`, which returns its four maps.
 
     Args:
         weights: of `transfer.read_weights`, or a file.
@@ -83,7 +83,7 @@ def extract_features(
     precision: str = "auto",
     cache: str = "",
 ) -> ImageFeatures:
-    """The pooled features of images, in their order, by the frozen backbone.
+    """Returns the pooled features of images, in their order, by the frozen backbone.
 
     Args:
         weights: of `transfer.read_weights`, or a file.
@@ -143,7 +143,8 @@ def knn_score(
     k: int | Sequence[int] = 20,
     temperature: float = 0.07,
 ) -> dict[str, float]:
-    """How many test images get their class by a weighted vote of their nearest training images.
+    """Returns how many test images get their class by a weighted vote of their nearest training
+    images.
 
     Returns {"knn20_top1": percent, ...}, from six classes on with "knn20_top5": the numbers that
     `tools/train_cls.py` records with a kNN config and the same crops.

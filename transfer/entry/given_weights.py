@@ -11,5 +11,5 @@ GivenWeights = Weights | str | Path
 
 
 def as_weights(weights: GivenWeights) -> Weights:
-    """The weights, read unless they are; raises what `transfer.read_weights` raises."""
+    """Returns the weights, read if they are a file; raises what `transfer.read_weights` raises."""
     return weights if isinstance(weights, Weights) else read_weights(weights)

@@ -26,7 +26,7 @@ WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
 
 
 def repository(target: str) -> str:
-    """`user/name` of an output such as "hf-hub:user/name".
+    """Returns `user/name` of an output such as "hf-hub:user/name".
 
     Raises:
         InputError: it has another form.

@@ -12,8 +12,8 @@ from transfer.checkpoints.weights import Weights
 
 
 def draw_kernels(weights: Weights | str | Path) -> Image.Image:
-    """The kernels twice, as a PIL image: each on a scale of its own, and all on one scale, on which
-    a blank kernel is grey. Blank ones are framed and counted.
+    """Returns the kernels twice, as a PIL image: each on a scale of its own, and all on one scale,
+    on which a blank kernel is grey. Blank ones are framed and counted.
 
     Args:
         weights: of `transfer.read_weights`, or a file.

@@ -31,7 +31,7 @@ WORDS = {  # of a provenance's keys
 
 
 def write_card(repo: str, report: Report, records: Sequence[Mapping[str, Any]]) -> str:
-    """The card as Markdown.
+    """Returns the card as Markdown.
 
     Args:
         report: of the conversion, whose proof has passed.
@@ -83,8 +83,9 @@ def _proof(report: Report) -> str:
 
 
 def _results(records: Sequence[Mapping[str, Any]]) -> str:
-    """A row for each protocol and headline metric, the mean over its trials: the records that a
-    report averages, too. Protocols of one name are distinguished by their configs' sha256."""
+    """Returns a row for each protocol and headline metric, the mean over its trials: the records
+    that a report averages, too. Protocols of one name are distinguished by their configs' sha256.
+    """
     found: dict[tuple[ProtocolKey, str], list[float]] = {}
     for record in records:
         if why_left_out(record) is not None:

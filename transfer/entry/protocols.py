@@ -106,5 +106,7 @@ def make_report(
 
 
 def _command_of(config: str) -> str:
-    """The command that a config is for: det if a file of its chain has the section MODEL."""
+    """Returns the command that a config is for: det if a file of its chain has the section
+    MODEL.
+    """
     return "det" if has_section(find_config(config), "MODEL") else "cls"

@@ -33,7 +33,7 @@ NO_RATE = tuple(name for name, nodes in READS.items() if "SOLVER" not in nodes)
 SHIPPED_FOLDERS = {"classification": CLASSIFICATION, "detection": DETECTION}
 DETECTION_TASKS = ("detection", "segmentation", "semantic")
 
-Flat = dict[str, Any]  # "SOLVER.MAX_ITER" -> 24000
+Flat = dict[str, Any]  # for example {"SOLVER.MAX_ITER": 24000}
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ def learning_rate(task: str, config: Recorded | None, artifacts: Sequence[Path])
 
 
 def changed_keys(name: str, config: Recorded | None) -> dict[str, str]:
-    """Returns KEY -> "KEY value (shipped: value)" for each key that differs from the shipped one.
+    """Returns, for each key that differs from the shipped one, "KEY value (shipped: value)".
 
     It is empty if the config was not kept or no config of its name is shipped. Values that the
     shipped config leaves to the machine ("auto") or to its user do not count as changes, and

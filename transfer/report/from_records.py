@@ -68,7 +68,7 @@ def _grouped(files: Sequence[RecordFile]) -> tuple[list[str], Groups]:
 
 
 def _metrics(protocols: Sequence[Protocol], cells: Cells) -> dict[ProtocolKey, list[str]]:
-    """The metrics that any cell of each protocol has, in the table's order."""
+    """Returns the metrics that any cell of each protocol has, in the table's order."""
     found: dict[ProtocolKey, set[str]] = defaultdict(set)
     for (_, key), cell in cells.items():
         found[key].update(cell.summaries)

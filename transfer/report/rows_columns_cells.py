@@ -114,11 +114,11 @@ class Results:
     cells: Cells
     notes: list[str]
     methods: list[Checkpoint] = field(default_factory=list)
-    # (protocol, metric) -> keys of rows that no row beats significantly; () if all are equal
+    # by (protocol, metric): keys of rows that no row beats significantly; () if all are equal
     best: dict[tuple[ProtocolKey, str], frozenset[CheckpointKey]] = field(default_factory=dict)
-    # (protocol, metric, whether of methods) -> spread of the trials in all rows of the column
+    # by (protocol, metric, whether of methods): spread of the trials in all rows of the column
     spreads: dict[tuple[ProtocolKey, str, bool], Spread | None] = field(default_factory=dict)
-    # (protocol, metric) -> result of `cost.compute_rows`
+    # by (protocol, metric): result of `cost.compute_rows`
     cost_tables: dict[tuple[ProtocolKey, str], CostTable] = field(default_factory=dict)
     # mean rank over the protocols `ranked_on`; a checkpoint without one is not ranked
     mean_ranks: dict[CheckpointKey, float] = field(default_factory=dict)

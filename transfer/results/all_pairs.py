@@ -103,7 +103,7 @@ class Column:
             self._stack_of[found], self._place[found] = number, range(len(found))
 
     def against(self, index: int, others: Sequence[int] | np.ndarray) -> Differences:
-        """The sample `index` minus each of `others`, in their order."""
+        """Returns the sample `index` minus each of `others`, in their order."""
         others = np.asarray(others, np.int64)
         first, stack = self.samples[index], self._stacks[self._stack_of[index]]
         stacked = self._stack_of[others] == self._stack_of[index]

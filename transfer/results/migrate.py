@@ -32,5 +32,5 @@ def _from_1(record: Mapping[str, Any]) -> dict[str, Any]:
     return {**record, "schema": 2, "checkpoint": checkpoint}
 
 
-# Schema -> the step to the next one
+# By schema: the step to the next one
 STEPS: dict[int, Callable[[Mapping[str, Any]], dict[str, Any]]] = {1: _from_1}

@@ -24,7 +24,7 @@ from transfer.results.record import read_record
 if TYPE_CHECKING:
     import pandas
 
-# Column of the table -> field of the record.
+# Fields of the record, by column of the table.
 COLUMNS = {
     "checkpoint": "checkpoint.name",
     "method": "checkpoint.method",
@@ -69,7 +69,8 @@ class Records:
     notes: list[str]
 
     def frame(self) -> pandas.DataFrame:
-        """A pandas table with a row for each record, sorted by task, protocol, checkpoint, trial.
+        """Returns a pandas table with a row for each record, sorted by task, protocol, checkpoint,
+        trial.
 
         Its columns are COLUMNS, `path`, and one for each metric that a record has, in percent; a
         record without that metric has NaN there.
@@ -140,7 +141,7 @@ def read_records(folders: str | Path | Sequence[str | Path]) -> Records:
 
 
 def _row(file: RecordFile) -> dict[str, Any]:
-    """The columns of one record's row, the metrics last."""
+    """Returns the columns of one record's row, the metrics last."""
     record = file.record
     found = {name: _at(record, key) for name, key in COLUMNS.items()}
     return {**found, "path": str(file.path), **record["metrics"]}

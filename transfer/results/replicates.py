@@ -44,7 +44,7 @@ class Replicates:
     Attributes:
         ids: ids of the images, sorted.
         weights: int32 (n, 1 + B), how often each image is in each draw; column 0 is the full data.
-        full, values: metric -> its value on the full data, and on the draws, float64 (B,).
+        full, values: by metric, its value on the full data, and on the draws, float64 (B,).
     """
 
     ids: Sequence[int | str]

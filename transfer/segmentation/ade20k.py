@@ -18,7 +18,7 @@ from transfer.datasets.truth_files import Files, pair_files
 from transfer.datasets.voc_lists import FileIndex
 
 ADE20K_CLASSES = 150
-# Number in a mask -> class, or 255, which is not used; a number beyond the classes is refused
+# By number in a mask: class, or 255, which is not used; a number beyond the classes is refused
 NUMBERS = bytes([255, *range(255)])
 
 

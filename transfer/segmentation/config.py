@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# MODEL.BACKBONE.NAME -> the trunk's name; "": that of MODEL.RESNETS
+# The trunk's name by MODEL.BACKBONE.NAME; "": that of MODEL.RESNETS
 BACKBONES = {
     "build_resnet_backbone": "",
     "build_tiny_resnet_backbone": TinyResNetSpec.trunk_name,

@@ -54,7 +54,7 @@ BACKGROUND = "background"
 READ_MASKS = 25_000  # most mask files whose content is compared; ADE20K has fewer
 CLASSES = (BACKGROUND, *VOC_CLASSES)
 WHOLE = 2**30  # bytes; every mask is smaller
-# name -> folder below the root, split
+# by name: folder below the root, split
 BUILTIN = {
     "voc_2012_sem_seg_train_aug": ("VOC2012", "train_aug"),
     "voc_2012_sem_seg_train": ("VOC2012", "train"),
@@ -76,7 +76,7 @@ class SemanticSample:
     """An image and its mask: a file, or objects from which the mask is drawn.
 
     Attributes:
-        numbers: 256 bytes, number in the mask's file -> number of a class; None: they are equal.
+        numbers: 256 bytes, the class of each number in the mask's file; None: they are equal.
         instance_name: a file of Cityscapes' instances; then the mask has Cityscapes' label ids.
     """
 
@@ -257,7 +257,7 @@ def read_split(folder: Path, split: str) -> list[SemanticSample]:
 
 
 def wrong_numbers(mask: np.ndarray, num_classes: int) -> np.ndarray:
-    """The numbers in a uint8 mask that are neither a class nor 255, in increasing order."""
+    """Returns the numbers in a uint8 mask that are neither a class nor 255, in increasing order."""
     counts = np.bincount(mask.reshape(-1), minlength=256)
     counts[:num_classes] = counts[IGNORE] = 0
     return np.flatnonzero(counts)
@@ -326,7 +326,7 @@ def check_listed_classes(names: Sequence[str], classes: Sequence[str], owner: st
 
 
 def _read_classes(file: Path) -> tuple[str, ...]:
-    """The names of a list of classes, one a line."""
+    """Returns the names of a list of classes, one a line."""
     try:
         text = read_regular(file, MEGABYTE).decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:

@@ -71,7 +71,7 @@ def rates(totals: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def as_percent(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    """100 * part / whole; NaN without pixels."""
+    """Returns 100 * part / whole; NaN without pixels."""
     return 100.0 * _ratio(part, whole)
 
 

@@ -71,7 +71,7 @@ class Pyramid(nn.ModuleList):
 
 
 def rescaling(width: int) -> list[nn.Module]:
-    """Four layers (N, D, a, b) -> (N, D, f a, f b) for f = 4, 2, 1 and 1/2 (a, b even)."""
+    """Returns layers from (N, D, a, b) to (N, D, f a, f b), f = 4, 2, 1 and 1/2 (a, b even)."""
     return [
         nn.Sequential(
             nn.ConvTranspose2d(width, width, kernel_size=2, stride=2),

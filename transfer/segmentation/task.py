@@ -68,7 +68,7 @@ class SegmentationTask(FineTuning[SegmentationJob]):
         return segmentation_config.load_segmentation_config(config, overrides)
 
     def tf32_key(self, cfg: CfgNode) -> str:
-        """TRANSFER.TF32."""
+        """Returns TRANSFER.TF32."""
         return "TRANSFER.TF32" if cfg.TRANSFER.TF32 else ""
 
     def backbone_name(self, cfg: CfgNode) -> str | None:

@@ -38,7 +38,7 @@ from transfer.training.sampler import rank_share
 
 logger = logging.getLogger(__name__)
 
-# Scores during training: (confusion matrices, iteration) -> metrics in percent.
+# Scores during training; takes confusion matrices and the iteration, returns metrics in percent.
 Evaluate = Callable[[np.ndarray, int], dict[str, float]]
 KEPT_PART, KIND = "head.classifier.", "segmenter"  # every segmenter's file has this tensor prefix
 

@@ -20,7 +20,7 @@ from pretrain.common.printable import shown
 from transfer.checkpoints.files import RANDOM
 from transfer.checkpoints.sources import check_source
 
-# Command of a task -> the folder of its configs, and so its script (`pretrain.common.config`)
+# By command of a task: the folder of its configs, and so its script (`pretrain.common.config`)
 TASK_FOLDERS = {"det": "detection", "cls": "classification"}
 NEEDED = {
     "PRETRAIN": ("name", "config"),

@@ -79,7 +79,7 @@ def plan(
 
     Args:
         output: the suite's folder.
-        given: more checkpoints, name -> file (or source), from the command line.
+        given: more checkpoints from the command line: their file (or source) by name.
         gpus_per_job: `--num-gpus` of the commands that train.
         nodes: number of nodes for each of these commands.
         only: names of the tasks to run; empty: all.
@@ -89,7 +89,7 @@ def plan(
     """
     pretrain, found, tasks = read_entries(cfg, given)
     jobs: list[Job] = []
-    # name -> (file, jobs that make it)
+    # by name: the file, and the jobs that make it
     weights: dict[str, tuple[str, tuple[str, ...]]]
     weights = {name: (path, ()) for name, path in found.items()}
     for entry in pretrain:

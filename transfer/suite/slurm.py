@@ -263,7 +263,7 @@ class Queue:
         self._looked = float("-inf")
 
     def states(self) -> dict[str, str]:
-        """Returns job id -> state; the previous states if squeue does not answer."""
+        """Returns the states by job id; the previous states if squeue does not answer."""
         if time.monotonic() - self._looked > QUEUE_SECONDS:
             self._looked = time.monotonic()
             command = ["squeue", "--noheader", "--format=%i %T", "--user", getpass.getuser()]

@@ -101,7 +101,7 @@ def train_to_end(
 
     Args:
         batches: batches of this process, starting with iteration `run.start_iter`.
-        evaluate: iteration -> metrics of the model at this iteration.
+        evaluate: returns the model's metrics at an iteration.
     """
     with open_metrics(run.output, run.start_iter, cfg.TRANSFER.LOGGER) as metrics:
 
@@ -132,7 +132,8 @@ def train_to_end(
 
 
 def make_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
-    """SGD with Detectron2's parameter groups, or AdamW with the same groups and ViTDet's rates.
+    """Returns SGD with Detectron2's parameter groups, or AdamW with the same groups and ViTDet's
+    rates.
 
     Both clip gradients if the config asks for that.
     """
@@ -162,13 +163,17 @@ def make_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
 
 
 def make_clipping(cfg: CfgNode) -> Clipping | None:
-    """What clips gradients, None without SOLVER.CLIP_GRADIENTS; InputError for a wrong value."""
+    """Returns what clips gradients, None without SOLVER.CLIP_GRADIENTS; InputError for a wrong
+    value.
+    """
     node = cfg.SOLVER.CLIP_GRADIENTS
     return Clipping(node.CLIP_TYPE, node.CLIP_VALUE, node.NORM_TYPE) if node.ENABLED else None
 
 
 def layer_factor_of(model: nn.Module, cfg: CfgNode) -> Callable[[str], float]:
-    """What the rates of a ViT's or a ConvNeXt's layers are multiplied by, from their names."""
+    """Returns what the rates of a ViT's or a ConvNeXt's layers are multiplied by, from their
+    names.
+    """
     decay = cfg.TRANSFER.LR_LAYER_DECAY
     third = rf"backbone\.(?:{DETECTORS_NETWORK})?stages\.2\.blocks\.(\d+)\."
     if blocks := _count(model, third):

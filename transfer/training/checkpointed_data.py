@@ -26,7 +26,7 @@ class CheckpointedData:
         checkpointer.add_checkpointable("data", self)
 
     def state_dict(self) -> dict[str, Any]:
-        """The fingerprint as plain values."""
+        """Returns the fingerprint as plain values."""
         return self._data.to_dict()
 
     def load_state_dict(self, kept: Any) -> None:

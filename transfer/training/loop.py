@@ -140,7 +140,8 @@ def steps(
 
     Args:
         batches: for each iteration the parts of this process's batch.
-        rate_at: iteration -> factor that `set_rates` applies to each parameter group's rate.
+        rate_at: returns, for an iteration, the factor that `set_rates` applies to each parameter
+            group's rate.
         mean: see `take_step`.
         place: maps an iteration to its name in the error about a loss that is not finite.
         remedy: the advice in this error.

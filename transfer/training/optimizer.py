@@ -80,8 +80,8 @@ def vit_layer_factor(name: str, *, decay: float, depth: int) -> float:
 
 
 def convnext_layer_factor(name: str, *, decay: float, blocks: int) -> float:
-    """What ConvNeXt's authors multiply a parameter's rate by in a detector: `decay` per group below
-    the heads, counted from the stem.
+    """Returns what ConvNeXt's authors multiply a parameter's rate by in a detector: `decay` per
+    group below the heads, counted from the stem.
 
     The groups are the stem, the first stage, the second, every three blocks of the third, and the
     last; a downsampling layer goes with the stage behind it, but that of the third is with its

@@ -49,7 +49,8 @@ def repeated_order(factors: Tensor, seed: int) -> Iterator[int]:
 def repeat_factors(
     images: np.ndarray, classes: np.ndarray, size: int, threshold: float, sqrt: bool
 ) -> Tensor:
-    """How often each image is repeated, float32 (size,): as often as its rarest class asks for.
+    """Returns how often each image is repeated, float32 (size,): as often as its rarest class asks
+    for.
 
     A class in a share f < `threshold` of the images asks for threshold / f, or the square root of
     that; the others for 1. Gupta et al. 2019 (LVIS), appendix B.2.

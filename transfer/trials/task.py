@@ -266,7 +266,7 @@ class Task(Protocol[JobT]):
         return self.roles.sha256(job.cfg)
 
     def tf32_key(self, cfg: CfgNode) -> str:
-        """The key that lets float32 matrix products round to TF32, if it is on; else ""."""
+        """Returns the key that lets float32 matrix products round to TF32, if it is on; else ""."""
         return ""
 
     @abstractmethod

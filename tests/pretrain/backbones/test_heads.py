@@ -101,7 +101,7 @@ def test_every_style_is_compared() -> None:
     assert set(AUTHORS_PREDICTORS) == set(PREDICTORS)
 
 
-# style -> lightly's projection head, arguments, and where it differs from the authors' code
+# by style: lightly's projection head, arguments, and where it differs from the authors' code
 LIGHTLY: dict[str, tuple[str, tuple[int, ...], str]] = {
     "simclr": ("SimCLRProjectionHead", (6, 7, 5, 3), "6-7 bn relu 7-7 bn relu 7-5 bn"),
     "moco": ("MoCoProjectionHead", (6, 7, 5), "6-7+b relu 7-5+b"),

@@ -111,7 +111,7 @@ def detectron2(path: Path, state: dict[str, Tensor], **extra: object) -> Path:
 
 
 def every_format(folder: Path, state: dict[str, Tensor], backbone: str) -> dict[str, Path]:
-    """Source name -> a file of that format (safetensors counts as torchvision's)."""
+    """Returns a file of each format by source name (safetensors counts as torchvision's)."""
     return {
         "mscn": mscn(folder / "checkpoint.pth", state, backbone),
         "moco_v1": moco(folder / "moco_v1.pth.tar", state, backbone, mlp=False),

@@ -255,9 +255,16 @@ def mscn(state: State, backbone: str) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Case:
-    """Attributes: format: how the file is detected, or forced where `forced`; backbone: of the
-    trunk; make: state -> the file's content; kind: of file; epochs: what the file states; lacks:
-    ends of the canonical names that the file has not, which become 1 (a bias: 0)."""
+    """A file of a format.
+
+    Attributes:
+        format: how the file is detected, or what `--source` says if `forced`.
+        backbone: the trunk's name.
+        make: returns the file's content, from a state.
+        kind: the kind of file.
+        epochs: what the file states.
+        lacks: ends of the canonical names that the file does not have, which become 1 (a bias: 0).
+    """
 
     format: str
     backbone: str

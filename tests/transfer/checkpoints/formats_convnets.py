@@ -109,7 +109,7 @@ def lightly_train(state: State, copies: tuple[str, ...], part: str) -> dict[str,
     return lightning(content, lightly_train={"version": "0.9", "normalize_args": stated})
 
 
-# ---- ConvNeXts: canonical (timm's) names -> the other spellings, by substitution
+# ---- ConvNeXts: the other spellings of canonical (timm's) names, by substitution
 
 
 def fair(state: State, **parts: str) -> dict[str, Tensor]:
@@ -226,7 +226,7 @@ def twice(state: State) -> dict[str, Tensor]:
     return own | {f"norms.3.{leaf}": own[f"norm.{leaf}"].clone() for leaf in ("weight", "bias")}
 
 
-# ---- EfficientNet-Lite: canonical (timm's) names -> lukemelas', by substitution
+# ---- EfficientNet-Lite: lukemelas' names for canonical (timm's) ones, by substitution
 
 
 def lukemelas(state: State) -> dict[str, Tensor]:

@@ -48,7 +48,7 @@ def check_equal(weights: Weights, state: State) -> None:
 
 
 def files(s: State) -> dict[str, tuple[dict, int]]:
-    """Name -> a file, and how many tensors in it are outside the trunk."""
+    """Returns by name a file, and how many tensors in it are outside the trunk."""
     fc = linear("fc", 10, 128)
     return {
         **{

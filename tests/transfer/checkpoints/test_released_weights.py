@@ -81,7 +81,7 @@ def accuracies(size: int, folder: Path, per_class: int) -> tuple[float, float]:
 
 
 def imagenet_numbers(names: list[str]) -> dict[str, int]:
-    """WordNet names -> places among ImageNet's 1,000 classes, which are sorted by name."""
+    """Returns the places of WordNet's names among ImageNet's 1,000 classes, sorted by name."""
     from timm.data import ImageNetInfo
 
     places = {name: place for place, name in enumerate(ImageNetInfo("imagenet-1k").label_names())}

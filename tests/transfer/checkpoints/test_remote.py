@@ -34,7 +34,7 @@ COMMIT = "0" * 40
 
 
 class Server:
-    """Answers with `files` (path -> bytes); counts the bodies it sent."""
+    """Answers with `files`, which has bytes by path; counts the bodies it sent."""
 
     def __init__(self) -> None:
         self.files: dict[str, bytes] = {}

@@ -48,7 +48,7 @@ def bolts_swav(state: dict) -> dict[str, Any]:
     return nets.lightning(content | {"model.prototypes.weight": torch.zeros(30, 8)})
 
 
-# file -> its format, what it says of mean and std, and the method
+# by file: its format, what it says of mean and std, and the method
 INPUTS: dict[str, tuple[Callable[[dict], Any], str, tuple, str | None]] = {
     "sthalles": (nets.sthalles, "sthalles_simclr", UNIT, "simclr"),
     "sthalles, several GPUs": (

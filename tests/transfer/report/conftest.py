@@ -20,11 +20,11 @@ Writer = Callable[..., Path]
 
 @pytest.fixture
 def write_run(tmp_path: Path) -> Writer:
-    """write_run(name, task, metrics, trial=0, ...) -> path of a new record below tmp_path/runs.
+    """Returns write_run(name, task, metrics, trial=0, ...): it writes a record below tmp_path/runs.
 
-    scores: (n,) of the test images, whose mean is then each metric; config: kept as an artifact;
-    checkpoint: changes of the record's field of that name; protocol_facts: all of the field
-    "protocol".
+    It returns the record's path. scores: (n,) of the test images, whose mean is then each metric;
+    config: kept as an artifact; checkpoint: changes of the record's field of that name;
+    protocol_facts: all of the field "protocol".
     """
     return make_writer(tmp_path / "runs")
 

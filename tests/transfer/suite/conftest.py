@@ -13,7 +13,7 @@ from transfer.suite.plan import Job
 
 @pytest.fixture
 def make_job(tmp_path: Path) -> Callable[..., Job]:
-    """A function (name, code, needs) -> Job; MAKE in the code writes the job's result."""
+    """Returns make(name, code, needs), which makes a Job; MAKE in its code writes the result."""
 
     def make(name: str, code: str, needs: tuple[str, ...] = (), **more: object) -> Job:
         result = tmp_path / name

@@ -31,7 +31,7 @@ def heads_of_moco_v3(state: Mapping[str, Any], token: str) -> dict[str, int]:
 
 
 def _facts_of_moco(method: str) -> Callable[[Mapping[str, Any]], Facts]:
-    """Facts of MoCo; EMAN's has the same keys, and its own name as `arch`."""
+    """Returns facts of MoCo; EMAN's has the same keys, and its own name as `arch`."""
 
     def facts(content: Mapping[str, Any]) -> Facts:
         if content.get("arch") in ("MoCo", "MoCoEMAN"):

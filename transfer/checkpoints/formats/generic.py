@@ -91,7 +91,7 @@ class Trunk:
     """A backbone in a file.
 
     Attributes:
-        tensors: canonical names -> as converted.
+        tensors: the converted tensors, by canonical name.
         shared: number of the prefix's first parts that all backbones of the file share: in
             `ema.online_model.` and `ema.ema_model.`, `ema` does not make one of them an average.
     """
@@ -104,7 +104,7 @@ class Trunk:
 
     @cached_property
     def wanted(self) -> dict[str, tuple[int, ...]]:
-        """The canonical names that the layout stores -> the shapes in which it stores them."""
+        """Returns the shapes in which the layout stores its tensors, by canonical name."""
         shapes = self.layout.split(expected_shapes(self.backbone, counters=False))
         fills = self.layout.fills
         return {
@@ -385,7 +385,7 @@ def _check_rest(trunk: Trunk, rest: list[str], content: Flat) -> None:
 
 
 def _groups(names: list[str], trunk: Trunk) -> dict[str, int]:
-    """Returns the outermost parts of names outside the trunk -> the number of names below each."""
+    """Returns how many names outside the trunk have each outermost part."""
     counts: dict[str, int] = {}
     for name in names:
         parts, path = name.split("."), ""

@@ -52,7 +52,9 @@ _DROPS = {
 
 
 def _facts_of_dinov2(content: Mapping[str, Any]) -> Facts:
-    """Facts of DINOv2; if there are registers, positions are resampled with antialiasing."""
+    """Returns facts of DINOv2; if there are registers, positions are resampled with
+    antialiasing.
+    """
     registers = any(str(name).endswith("register_tokens") for name in content)
     return stated("dinov2", architecture={} if registers else BICUBIC)(content)
 

@@ -44,11 +44,13 @@ class KeyFormat:
             the first one that fits counts.
         needs, lacks: patterns that a name, and no name, of the first container matches in full.
         top: keys of the file that must be there.
-        drops: rule -> pattern that a dropped name matches in full.
-        view: content -> the content that `containers` and `facts` see.
-        facts: content -> what it says about preprocessing and provenance.
-        check: content with `top` and the first container -> raises InputError for what is not read.
-        beside: (the file, facts) -> facts, completed by its name and by other files of its folder.
+        drops: by rule, the pattern that a dropped name matches in full.
+        view: returns the content that `containers` and `facts` see, from the file's content.
+        facts: returns what the content says about preprocessing and provenance.
+        check: takes the content with `top`, and the first container; raises InputError for what is
+            not read.
+        beside: takes the file and the facts; returns the facts, completed by the file's name and by
+            other files of its folder.
         forced: never detected, only by `--source`.
     """
 
@@ -83,8 +85,8 @@ class Found:
     """A format found in a file.
 
     Attributes:
-        content: as the format views it.
-        prefix: the trunk's prefix in this file; tensors: all names -> tensors, without the parts
+        content: the content as the format views it.
+        prefix: the trunk's prefix in this file; tensors: all tensors by name, without the parts
             that wrappers put into names (`formats.unwrap`).
         notes: what was done to the names, printable lines.
         backbone: the network, if its name decides and not its tensors (`timm_convnets`).
@@ -109,7 +111,7 @@ class Found:
         return f"{self.prefix}{self.layout.forth(canonical) or canonical}"
 
     def trunk(self) -> dict[str, Tensor]:
-        """The tensors below the prefix, under the layout's names."""
+        """Returns the tensors below the prefix, under the layout's names."""
         start = len(self.prefix)
         return {k[start:]: v for k, v in self.tensors.items() if k.startswith(self.prefix)}
 

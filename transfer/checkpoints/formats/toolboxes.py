@@ -64,7 +64,7 @@ _LIGHTLY_DROPS = {
     "classifier": r"online_classifier\..*",
 }
 _LIGHTLY_COPY = r"((key|student|teacher)_backbone|backbone_momentum)\..*"
-# name -> (a key that the file must also hold, the trunk's prefix, the prefix of the second copy)
+# by name: a key that the file must also hold, the trunk's prefix, the prefix of the second copy
 _LIGHTLY = {
     # Until 2024-02 `backbone` was BYOL's teacher and MoCo's key encoder (lightly's
     # benchmarks/imagenet/resnet50/{byol,moco}.py before that month).

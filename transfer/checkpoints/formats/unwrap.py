@@ -37,7 +37,7 @@ _FLAT_PARAMETER = re.compile(r"(.*\.)?_?flat_param(_\d+)?")
 
 @dataclass
 class Unwrapped:
-    """Attributes: content: the content under unwrapped names; removed: wrapper -> the number of
+    """Attributes: content: the content under unwrapped names; removed: by wrapper, the number of
     names that had it.
     """
 

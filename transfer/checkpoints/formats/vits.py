@@ -37,8 +37,8 @@ _SCALE = r"blocks\.(\d+\.)?\d+\.ls1\.gamma"
 
 
 def _facts_of_dinov2(content: Mapping[str, Any]) -> Facts:
-    """Facts of DINOv2: positions are resampled as in timm if there are registers, otherwise by
-    DINO's rule.
+    """Returns facts of DINOv2: positions are resampled as in timm if there are registers, otherwise
+    by DINO's rule.
     """
     names = inside(content, ("teacher",)) or content
     registers = any(str(name).endswith("register_tokens") for name in names)
@@ -46,7 +46,7 @@ def _facts_of_dinov2(content: Mapping[str, Any]) -> Facts:
 
 
 def _facts_of_classifier(content: Mapping[str, Any]) -> Facts:
-    """Facts of DeiT, DeiT-III and MAE's evaluations, which differ in a few keys only."""
+    """Returns facts of DeiT, DeiT-III and MAE's evaluations, which differ in a few keys only."""
     names = [str(name) for name in content["model"]]
     probe = any(name.endswith("head.0.running_mean") for name in names)
     labels = any("head" in name for name in names) and not probe

@@ -1,4 +1,4 @@
-"""A ConvNeXt's tensors: timm's names and shapes (canonical) <-> those of the other spellings.
+"""A ConvNeXt's tensors: timm's names and shapes (canonical), and those of the other spellings.
 
 Read in facebookresearch/ConvNeXt models/convnext.py (also VICRegL's and DINOv3's), ConvNeXt-V2
 models/{convnextv2,convnextv2_sparse,utils}.py and utils.py, torchvision's models/convnext.py,
@@ -112,7 +112,7 @@ _TIMM = SPELLINGS["timm_convnext"]
 
 @lru_cache
 def table(spelling: str) -> dict[str, str]:
-    """Returns canonical tensor names -> the spelling's names, for any depth and both versions."""
+    """Returns the spelling's names by canonical tensor name, for any depth and both versions."""
     return dict(zip(_tensors(_TIMM), _tensors(SPELLINGS[spelling])))
 
 

@@ -1,4 +1,4 @@
-"""EfficientNet-Lite's tensors: timm's names (canonical) <-> lukemelas' (EfficientNet-PyTorch).
+"""EfficientNet-Lite's tensors: timm's names (canonical), and lukemelas' (EfficientNet-PyTorch).
 
 lukemelas numbers the blocks through the network, timm within each of the seven stages. A block has
 up to three convolutions (1x1 that widens, depthwise, 1x1 that narrows), each before a norm; the
@@ -29,9 +29,7 @@ LANDMARKS = ("_conv_stem.weight", "_blocks.0._depthwise_conv.weight", "_conv_hea
 
 
 def table(names: Collection[str]) -> dict[str, str]:
-    """Returns lukemelas' names -> canonical ones, for the Lite network with as many blocks as the
-    names.
-    """
+    """Returns canonical names by lukemelas', for the Lite network with the blocks in `names`."""
     modules = dict(_OUTSIDE)
     for number, place in enumerate(_places(names)):
         for part, canonical in (_LATER if number else _FIRST).items():

@@ -1,4 +1,4 @@
-"""Canonical names <-> the names and shapes that a layout stores a trunk under.
+"""Canonical names, and the names and shapes that a layout stores a trunk under.
 
 The canonical names are torchvision's for a ResNet, and timm's for a ViT and all other ConvNets.
 """
@@ -42,14 +42,15 @@ class Layout:
     """One way to store a trunk.
 
     Attributes:
-        forth: canonical name -> its name; None if the layout does not store it.
-        back: its name -> canonical name; None for a name outside the layout.
+        forth: returns the layout's name for a canonical one; None if the layout does not store it.
+        back: returns the canonical name for the layout's; None for a name outside the layout.
         landmarks: names of which even a damaged file has at least one.
-        convert: (canonical name, stored tensor) -> the tensor in canonical shape.
-        fills: canonical name, or its last part, -> value of the tensors that the layout lacks.
-        split: canonical shapes -> shapes of what the layout stores, in pieces or in different
-            sizes.
-        join: everything that the layout stores -> canonical tensors.
+        convert: takes a canonical name and the stored tensor; returns the tensor in canonical
+            shape.
+        fills: values of the tensors that the layout lacks, by canonical name or its last part.
+        split: returns, from the canonical shapes, the shapes of what the layout stores, in pieces
+            or in different sizes.
+        join: returns the canonical tensors, from everything that the layout stores.
         adds: tensors that the layout leaves out because every network has the same.
     """
 
@@ -151,7 +152,8 @@ def _timm_convnet(names: Collection[str]) -> Layout:
     return Layout("timm_convnet", same, same, tuple(names))
 
 
-# Names in a file -> the layout: some layouts number layers over the complete network.
+# By name: what makes the layout from a file's names. Some layouts number layers over the complete
+# network, so they depend on the file.
 LAYOUTS: dict[str, Callable[[Collection[str]], Layout]] = {
     **{name: partial(lambda layout, names: layout, layout) for name, layout in _SIMPLE.items()},
     "canonical": _canonical,

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-# Number of convolutions, shortcuts included -> number of blocks in each stage.
+# By the number of convolutions, shortcuts included: the number of blocks in each stage.
 BLOCKS = {53: (3, 4, 6, 3), 104: (3, 4, 23, 3), 155: (3, 8, 36, 3)}
 _NORM = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
 
@@ -55,7 +55,7 @@ Stored = Callable[[Conv], tuple[str, tuple[str, ...]]]  # its kernel's name, its
 
 
 def table(stored: Stored, names: Collection[str]) -> dict[str, str]:
-    """Returns canonical name -> stored name, for the depth whose names are nearest to `names`."""
+    """Returns the stored names by canonical name, for the depth that is nearest to `names`."""
     found = set(names)
     best: dict[str, str] = {}
     for blocks in BLOCKS.values():

@@ -1,4 +1,4 @@
-"""Names of a ResNet's tensors: torchvision's (canonical) <-> those of other PyTorch layouts.
+"""Names of a ResNet's tensors: torchvision's (canonical), and those of other PyTorch layouts.
 
 Detectron2's names are those that its ResNet has below `backbone.` or `backbone.bottom_up.`; it adds
 that prefix itself by suffix matching. Source of the table: MoCo's
@@ -27,7 +27,7 @@ _BLOCK_BACK = {theirs: ours for ours, theirs in BLOCK.items()}
 
 
 def to_detectron2(name: str) -> str | None:
-    """`layer1.0.bn2.bias` -> `res2.0.conv2.norm.bias`; None for a name outside the table."""
+    """Returns `res2.0.conv2.norm.bias` for `layer1.0.bn2.bias`; None outside the table."""
     module, _, leaf = name.rpartition(".")
     if module in STEM:
         return f"{STEM[module]}.{leaf}"
@@ -54,7 +54,7 @@ _HF_SHORTCUT = {"0": "convolution", "1": "normalization"}
 
 
 def to_hf(name: str) -> str | None:
-    """`layer1.0.bn2.bias` -> `encoder.stages.0.layers.0.layer.1.normalization.bias`."""
+    """Returns `encoder.stages.0.layers.0.layer.1.normalization.bias` for `layer1.0.bn2.bias`."""
     module, _, leaf = name.rpartition(".")
     if module in _HF_STEM:
         return f"embedder.embedder.{_HF_STEM[module]}.{leaf}"
@@ -94,7 +94,7 @@ _NUMBERS_BACK = {number: name for name, number in _NUMBERS.items()}
 
 
 def to_numeric(name: str) -> str | None:
-    """`layer1.0.bn2.bias` -> `4.0.bn2.bias`; None for a name outside the table."""
+    """Returns `4.0.bn2.bias` for `layer1.0.bn2.bias`; None for a name outside the table."""
     return _replace_head(name, _NUMBERS)
 
 

@@ -1,4 +1,4 @@
-"""Names of a ViT's tensors: timm's (canonical) <-> those of other layouts.
+"""Names of a ViT's tensors: timm's (canonical), and those of other layouts.
 
 ViTDet's are Detectron2's modeling/backbone/vit.py below `backbone.net.`, written in full because
 `norm.weight` alone would match many of its detector's names. mm's are those of mmpretrain's
@@ -11,7 +11,7 @@ import re
 
 VITDET = "backbone.net."
 UNUSED = ("cls_token", "norm.")  # the tensors of a ViT that ViTDet does not use
-# The parts of a block, timm -> mmpretrain.
+# mmpretrain's names of the parts of a block, by timm's.
 MM_BLOCK = {
     "norm1": "ln1",
     "attn.qkv": "attn.qkv",
@@ -33,7 +33,7 @@ _MM_REST_BACK = {theirs: ours for ours, theirs in MM_REST.items()}
 
 
 def to_vitdet(name: str) -> str:
-    """`norm.bias` -> `backbone.net.norm.bias`."""
+    """Returns `backbone.net.norm.bias` for `norm.bias`."""
     return f"{VITDET}{name}"
 
 
@@ -43,7 +43,7 @@ def from_vitdet(name: str) -> str | None:
 
 
 def to_mm(name: str) -> str | None:
-    """`blocks.0.mlp.fc1.bias` -> `layers.0.ffn.layers.0.0.bias`; None outside the table."""
+    """Returns `layers.0.ffn.layers.0.0.bias` for `blocks.0.mlp.fc1.bias`; None otherwise."""
     return _rename(name, "blocks", "layers", MM_BLOCK, MM_REST)
 
 

@@ -33,9 +33,9 @@ class Family:
 
     Attributes:
         block: pattern of the beginning of a block's names; its group is the block's number.
-        modules: part of a block -> its names, each with a weight and a bias.
-        tensors: tensor of a block, or its part with the leaf -> its names.
-        rest: tensor outside of the blocks -> its names.
+        modules: names of each part of a block that has a weight and a bias.
+        tensors: names of each tensor of a block, or of a part with the leaf.
+        rest: names of each tensor outside of the blocks.
         first: names of the first block, to find a trunk whose names are not known.
         rotates: whether positions are rotary, with DINOv3's periods, which the files leave out.
     """
@@ -52,7 +52,7 @@ def _both(module: str, *theirs: str) -> dict[str, tuple[str, ...]]:
     return {f"{module}.{leaf}": tuple(f"{name}.{leaf}" for name in theirs) for leaf in _LEAVES}
 
 
-# The tensors that are used as `reg_token` -> the number of rows of the positions that belong to
+# By tensor that is used as `reg_token`: the number of rows of the positions that belong to
 # tokens.
 TOKENS = {
     "reg_token": 0,
@@ -279,9 +279,7 @@ def _blocks(pattern: str, names: Collection[str]) -> tuple[dict[int, str], set[s
 
 
 def _block_leaves(family: Family, inner: Collection[str]) -> dict[str, str]:
-    """Returns tensor of a block, or piece -> its name in this file; without those that the file
-    lacks.
-    """
+    """Returns, by tensor or piece of a block, its name in this file, if the file has it."""
     leaves = {
         ours: theirs
         for ours, names in family.tensors.items()
@@ -308,6 +306,6 @@ def _pieces() -> list[str]:
 
 
 def _part_and_leaf(name: str) -> tuple[str, str]:
-    """`blocks.3.attn.qkv.bias` -> `attn.qkv`, `bias`."""
+    """Returns (`attn.qkv`, `bias`) for `blocks.3.attn.qkv.bias`."""
     part, _, leaf = re.sub(r"^blocks\.\d+\.", "", name).rpartition(".")
     return part, leaf

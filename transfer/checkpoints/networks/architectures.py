@@ -42,7 +42,7 @@ def is_known(backbone: str) -> bool:
 
 
 def is_read(backbone: str) -> bool:
-    """Whether weights of this backbone are read, if only because its name is known."""
+    """Returns whether weights of this backbone are read, if only because its name is known."""
     return is_known(backbone) or is_timm_convnet(backbone)
 
 
@@ -62,7 +62,7 @@ def _shapes(backbone: str) -> Shapes:
 
 
 def expected_shapes(backbone: str, counters: bool) -> Shapes:
-    """Names -> shapes of a backbone's tensors (ResNet-50: 318 with BN's counters, 265 without).
+    """Returns the shapes of a backbone's tensors by name (ResNet-50: 318 with counters, else 265).
 
     Raises:
         InputError: unknown backbone.

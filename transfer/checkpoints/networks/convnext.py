@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 Shapes = dict[str, tuple[int, ...]]
 
-# size -> blocks of each stage, width of the first stage
+# by size: blocks of each stage, width of the first stage
 V1 = {
     "atto": ((2, 2, 6, 2), 40),
     "femto": ((2, 2, 6, 2), 48),
@@ -66,7 +66,7 @@ def parse_convnext(backbone: str) -> ConvNext | None:
 
 
 def convnext_shapes(network: ConvNext) -> Shapes:
-    """Returns canonical names -> shapes of its tensors (convnext_tiny: 180)."""
+    """Returns the shapes of its tensors by canonical name (convnext_tiny: 180)."""
     shapes: Shapes = {"stem.0.weight": (network.width, 3, 4, 4), "stem.0.bias": (network.width,)}
     shapes |= _pair("stem.1", network.width)
     inputs = network.width
@@ -145,9 +145,9 @@ def missing_parts(names: Collection[str]) -> dict[str, float]:
         names: the canonical names of the file's tensors.
 
     Returns:
-        last part of a name, or a whole name -> value. A layer scale of 1 changes nothing
-        (VICRegL's have none). For the last norm (FCMAE and SparK train none) timm takes a norm that
-        normalises only, and so do we.
+        the values by the last part of a name, or by a complete name. A layer scale of 1 changes
+        nothing (VICRegL's have none). For the last norm (FCMAE and SparK train none) timm takes a
+        norm that normalises only, and so do we.
     """
     fills: dict[str, float] = {}
     if not any(name.endswith((".gamma", ".mlp.grn.weight", ".mlp.grn.bias")) for name in names):

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-# timm's name -> blocks of each stage: the first and the last stage are not scaled in depth
+# by timm's name: blocks of each stage; the first and the last stage are not scaled in depth
 REPEATS = {
     "tf_efficientnet_lite0": (1, 2, 2, 3, 3, 4, 1),
     "tf_efficientnet_lite1": (1, 3, 3, 4, 4, 5, 1),

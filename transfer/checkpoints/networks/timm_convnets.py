@@ -42,7 +42,7 @@ def in_families(name: str) -> bool:
 
 @lru_cache
 def timm_convnet_shapes(name: str) -> Shapes:
-    """Returns timm's names -> shapes of its tensors, without the classifier's."""
+    """Returns the shapes of its tensors by timm's names, without the classifier's."""
     with torch.device("meta"):
         state = build_timm_convnet(name).state_dict()
     return {key: tuple(value.shape) for key, value in state.items()}

@@ -153,7 +153,7 @@ def vitdet_lacks(backbone: str) -> str:
 
 
 def vit_shapes(vit: Vit) -> Shapes:
-    """Returns names -> shapes of all tensors except those of heads."""
+    """Returns the shapes of all tensors by name, except those of heads."""
     width = vit.width
     hidden = vit.hidden or 4 * width
     shapes: Shapes = {"cls_token": (1, 1, width)} if vit.class_token else {}

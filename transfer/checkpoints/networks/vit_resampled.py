@@ -28,7 +28,7 @@ def _bicubic(table: Tensor, rows: int, columns: int) -> Tensor:
     return F.interpolate(table, size=(rows, columns), mode="bicubic", align_corners=False)
 
 
-# (1, D, side, side) -> (1, D, rows, columns)
+# Each takes a table (1, D, side, side), rows and columns, and returns (1, D, rows, columns).
 RESAMPLE: dict[str, Callable[[Tensor, int, int], Tensor]] = {
     "offset": _offset,
     "bicubic": _bicubic,
@@ -134,7 +134,9 @@ def rotations(periods: Tensor, rows: int, columns: int) -> tuple[Tensor, Tensor]
 
 
 def _rotate(heads: Tensor, sin: Tensor, cos: Tensor) -> Tensor:
-    """(N, heads, prefix + L, d): the last L turned in the planes of channels c and c + d / 2."""
+    """Returns (N, heads, prefix + L, d): the last L turned in the planes of channels c and c + d /
+    2.
+    """
     prefix = heads.shape[2] - len(sin)
     first, second = heads[:, :, prefix:].float().chunk(2, dim=-1)
     turned = torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)

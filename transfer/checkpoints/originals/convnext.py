@@ -27,8 +27,9 @@ class Names(NamedTuple):
     """The names of the parts in a file.
 
     Attributes:
-        stem: 0 its convolution, 1 its norm -> name; down: (stage, 0 norm or 1 convolution) -> name.
-        block: (stage, block) -> what its names begin with.
+        stem: returns the name of the stem's convolution (0) or norm (1).
+        down: returns the name of the norm (0) or convolution (1) between stages, for a stage.
+        block: returns what the names of a block begin with, for a stage and a block.
         depthwise, norm, first, second: modules of a block; scale: its layer scale.
         response: names of the response normalisation's scale and shift; last: norm after pooling.
     """
@@ -161,7 +162,7 @@ class PlainConvNext(nn.Module):
 
     @torch.no_grad()
     def forward_stages(self, x: Tensor) -> dict[str, Tensor]:
-        """(N, 3, H, W) -> maps after "stem", "stage1", ... and (N, D) "features"."""
+        """Returns the maps of images (N, 3, H, W) after "stem", "stage1", ..., and "features"."""
         names = self.names
         x = self._norm(self._conv(x, names.stem(0), stride=4), names.stem(1))
         maps = {"stem": x}
@@ -179,7 +180,7 @@ class PlainConvNext(nn.Module):
 
 
 def _from_places(kernel: Tensor) -> Tensor:
-    """MinkowskiEngine's (k * k, D) or (k * k, in, out) -> (out, in, k, k), place by place."""
+    """Returns (out, in, k, k) of MinkowskiEngine's (k * k, D) or (k * k, in, out), by place."""
     side = round(len(kernel) ** 0.5)
     full = kernel[:, None] if kernel.dim() == 2 else kernel
     dense = full.new_empty(full.shape[2], full.shape[1], side, side)
@@ -208,7 +209,7 @@ class TimmConvNext(nn.Module):
 
     @torch.no_grad()
     def forward_stages(self, x: Tensor) -> dict[str, Tensor]:
-        """(N, 3, H, W) -> maps after "stem", "stage1", ... and (N, D) "features"."""
+        """Returns the maps of images (N, 3, H, W) after "stem", "stage1", ..., and "features"."""
         x = self.network.stem(x)
         maps = {"stem": x}
         for number, stage in enumerate(self.network.stages.children(), start=1):

@@ -58,7 +58,7 @@ class PlainEfficientNetLite(nn.Module):
 
     @torch.no_grad()
     def forward_stages(self, x: Tensor) -> dict[str, Tensor]:
-        """(N, 3, H, W) -> the last maps of strides 2, 4, ..., 32 and (N, D) "features"."""
+        """Returns images' (N, 3, H, W) last maps of strides 2 to 32, and "features" (N, D)."""
         x = F.relu6(self._norm(self._conv(x, "_conv_stem", 2), "_bn0"))
         stride, maps = 2, {}
         for number, own in enumerate(self.strides):
@@ -81,7 +81,7 @@ class TimmConvNet(nn.Module):
 
     @torch.no_grad()
     def forward_stages(self, x: Tensor) -> dict[str, Tensor]:
-        """(N, 3, H, W) -> maps by stride and (N, D) "features"."""
+        """Returns the maps of images (N, 3, H, W) by stride, and "features" (N, D)."""
         intermediates = getattr(self.network, "forward_intermediates")
         found: list[Tensor] = intermediates(x, intermediates_only=True)
         maps = {f"stride{round(x.shape[-1] / one.shape[-1])}": one for one in found}

@@ -17,8 +17,7 @@ Tensors = Mapping[str, Tensor]
 # A norm's scale, offset, mean and variance; the last two are None if they are folded into the first
 # two
 Norm = tuple[Tensor, Tensor, Tensor | None, Tensor | None]
-# (network, its tensors) -> for each convolution: the module, its kernel as (out, in, h, w), its
-# norm
+# For each convolution: the module, its kernel as (out, in, h, w), its norm.
 Rows = Iterator[tuple[NormedConv, Tensor, Norm]]
 
 TENSORFLOW = ("gamma", "beta", "moving_mean", "moving_variance")  # a norm's
@@ -69,7 +68,9 @@ def simclr_tf2_rows(network: Detectron2ResNet, tensors: Tensors) -> Rows:
 
 
 def byol_rows(network: Detectron2ResNet, tensors: Tensors) -> Rows:
-    """Rows of haiku's modules; evaluation uses the debiased `average` of the moving averages."""
+    """Yields rows of haiku's modules; evaluation uses the debiased `average` of the moving
+    averages.
+    """
     names = {
         "stem": ("initial_conv", "initial_batchnorm"),
         "shortcut": ("shortcut_conv", "shortcut_batchnorm"),
@@ -102,7 +103,7 @@ def msra_folded_rows(network: Detectron2ResNet, tensors: Tensors) -> Rows:
 
 
 def separius_rows(network: Detectron2ResNet, tensors: Tensors) -> Rows:
-    """`nn.Sequential`s of convolution and (norm, ReLU)."""
+    """Yields `nn.Sequential`s of convolution and (norm, ReLU)."""
     leaves = ("weight", "bias", "running_mean", "running_var")
     for conv, group, number, part in _walk(network):
         path = f"net.{group + 1}.blocks.{number}"
@@ -124,7 +125,9 @@ def _norm(
 
 
 def _walk(network: Detectron2ResNet) -> Iterator[tuple[NormedConv, int, int, str]]:
-    """(convolution, stage from 0, block, part) in the order in which all of them build it."""
+    """Yields (convolution, stage from 0, block, part) in the order in which all of them build
+    it.
+    """
     yield network.stem.conv1, -1, 0, "stem"
     for group in range(len(network.stages)):
         for number, block in enumerate(getattr(network, f"res{group + 2}")):
@@ -135,7 +138,7 @@ def _walk(network: Detectron2ResNet) -> Iterator[tuple[NormedConv, int, int, str
 
 
 def _from_hwio(kernel: Tensor) -> Tensor:
-    """(height, width, in, out) -> (out, in, height, width)."""
+    """Returns the kernel (out, in, height, width) of one (height, width, in, out)."""
     return kernel.movedim(3, 0).movedim(3, 1).contiguous()
 
 

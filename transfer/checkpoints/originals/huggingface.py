@@ -81,7 +81,7 @@ class HfResNet(nn.Module):
         self.encoder = nn.ModuleDict({"stages": nn.Sequential(*stages)})
 
     def forward_stages(self, x: Tensor) -> dict[str, Tensor]:
-        """(N, 3, H, W) -> the maps after "stem", "layer1", ..."""
+        """Returns the maps of images (N, 3, H, W) after "stem", "layer1", ..."""
         x = F.relu(self.embedder["embedder"](x))
         x = F.max_pool2d(x, kernel_size=3, stride=2, padding=1) if self.large else x
         maps = {"stem": x}

@@ -174,7 +174,7 @@ class Detectron2ResNet(nn.Module):
             self.add_module(f"res{index + 2}", nn.Sequential(*blocks))
 
     def forward_stages(self, x: Tensor) -> dict[str, Tensor]:
-        """(N, 3, H, W) -> the maps after "stem", "layer1", ..."""
+        """Returns the maps of images (N, 3, H, W) after "stem", "layer1", ..."""
         x = self.stem(x)
         maps = {"stem": x}
         for index, stage in enumerate(self.stages):

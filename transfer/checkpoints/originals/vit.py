@@ -191,7 +191,7 @@ class PlainVit(nn.Module):
         return torch.cat([x[:, :, : -rows * columns], turned], dim=2)
 
     def _attend(self, x: Tensor, block: str, grid: tuple[int, int] | None) -> Tensor:
-        """Multi-head attention, (N, L, D) -> (N, L, D); grid: of patches, if they rotate."""
+        """Multi-head attention over tokens (N, L, D); grid: of the patches, if positions rotate."""
         count, length, width = x.shape
         names, dot = self.names, self.names.dot
         parts = next(p for p in names.qkv if self._there(f"{block}{p[0]}{dot}weight"))
@@ -204,7 +204,7 @@ class PlainVit(nn.Module):
         return self._linear(out, self._first(block, names.proj))
 
     def _mlp(self, x: Tensor, block: str) -> Tensor:
-        """(N, L, D) -> (N, L, D); gated if the inner layer is twice what the outer one takes."""
+        """The MLP on tokens (N, L, D), gated if the inner layer is twice the outer one's input."""
         inner = next(p for p in self.names.inner if self._there(f"{block}{p[0]}.weight"))
         outer = self._first(block, self.names.outer)
         x = torch.cat([self._linear(x, f"{block}{part}") for part in inner], dim=-1)
@@ -213,12 +213,12 @@ class PlainVit(nn.Module):
         return self._linear(x, outer)
 
     def _scaled(self, x: Tensor, block: str, place: int) -> Tensor:
-        """A branch times its LayerScale, if there is one."""
+        """Returns a branch times its LayerScale, if there is one."""
         found = [pair[place] for pair in self.names.scales if self._there(block + pair[place])]
         return x * self._get(block + found[0]) if found else x
 
     def _tokens(self, patches: Tensor) -> Tensor:
-        """Patches (N, L, D) -> all tokens with their positions.
+        """Returns all tokens with their positions, from patches (N, L, D).
 
         The table has a row for the first of them, or for the first two, or for the patches alone.
         """
@@ -234,8 +234,11 @@ class PlainVit(nn.Module):
 
     @torch.no_grad()
     def forward_stages(self, x: Tensor) -> dict[str, Tensor]:
-        """(N, 3, H, W) -> tokens (N, L, D) after "patches", "block1", ..., "norm", then "features",
-        the class token or, without one or with a norm of its own, the mean of the patches."""
+        """Returns tokens (N, L, D) after "patches", "block1", ..., "norm", and "features" (N, D).
+
+        The input is (N, 3, H, W). The features are the class token or, without one or with a norm
+        of its own, the mean of the patches.
+        """
         names = self.names
         kernel = self._get(f"{names.patches}.weight")
         x = F.conv2d(x, kernel, self._get(f"{names.patches}.bias"), stride=kernel.shape[-1])
@@ -267,7 +270,10 @@ class TimmVit(nn.Module):
 
     @torch.no_grad()
     def forward_stages(self, x: Tensor) -> dict[str, Tensor]:
-        """(N, 3, H, W) -> tokens (N, L, D) after "patches", "block1", ..., "norm"; "features"."""
+        """Returns tokens (N, L, D) after "patches", "block1", ..., "norm", and "features" (N, D).
+
+        The input is (N, 3, H, W).
+        """
         net = self.network
         x = net.norm_pre(net.patch_drop(net._pos_embed(net.patch_embed(x))))
         maps = {"patches": x}

@@ -99,14 +99,14 @@ class Array:
 
 
 def reconstruct(subtype: Any, shape: Any, typecode: Any) -> Array:
-    """`numpy._core.multiarray._reconstruct`: an array that gets its state next."""
+    """Replaces `numpy._core.multiarray._reconstruct`: returns an array that gets its state next."""
     if subtype is not Array:
         raise NotPlain(f"a numpy array of class {_named(subtype)}")
     return object.__new__(Array)
 
 
 def scalar(dtype: Any, data: Any = b"") -> Any:
-    """`numpy._core.multiarray.scalar`."""
+    """Replaces `numpy._core.multiarray.scalar`: returns the scalar of a dtype and its bytes."""
     empty = type(data) in (bytes, str) and not data
     if empty and type(dtype) is Dtype and not dtype.made().itemsize:
         return dtype.made().type()  # numpy does not make an array from the bytes of an empty text
@@ -114,7 +114,7 @@ def scalar(dtype: Any, data: Any = b"") -> Any:
 
 
 def frombuffer(data: Any, dtype: Any, shape: Any, order: Any = "C", axes: Any = None) -> np.ndarray:
-    """`numpy._core.numeric._frombuffer`: an array of its own memory.
+    """Replaces `numpy._core.numeric._frombuffer`: returns an array of its own memory.
 
     Args:
         order: "C", "F", or "K": in C's order, and then transposed by `axes`.
@@ -183,7 +183,7 @@ def settled(value: Any) -> Any:
 
 
 def _settled(value: Any, depth: int, done: dict[int, tuple[Any, Any]]) -> Any:
-    """`done`: id -> (the object, which keeps its id from being used again; what became of it)."""
+    """`done` has, by id, the object, which keeps its id from being used again, and its result."""
     if isinstance(value, Array):
         return value.value
     if isinstance(value, Dtype):
@@ -210,7 +210,7 @@ def _settled(value: Any, depth: int, done: dict[int, tuple[Any, Any]]) -> Any:
     return value
 
 
-# Global of a pickle -> its stand-in. numpy 2 renamed `numpy.core`; both names are about.
+# By global of a pickle: its stand-in. numpy 2 renamed `numpy.core`; both names are in use.
 STAND_INS: dict[tuple[str, str], Any] = {
     ("numpy", "ndarray"): Array,
     ("numpy", "dtype"): Dtype,

@@ -119,7 +119,7 @@ def _path(kind: type[PurePath]) -> Callable[..., PurePath]:
 
 
 def namespace(**named: Any) -> Namespace:
-    """`argparse.Namespace`."""
+    """Replaces `argparse.Namespace`: returns one with these attributes."""
     return Namespace(**named)
 
 

@@ -16,7 +16,7 @@ MOST_HEADER = 100_000_000  # bytes, the format's own limit
 
 
 def read_safetensors(file: Path, trust: bool = False) -> tuple[dict[str, Tensor], str | None]:
-    """Returns name -> tensor on the CPU, and the facts' JSON text.
+    """Returns the tensors by name, on the CPU, and the facts' JSON text.
 
     Args:
         trust: without effect; the format cannot hold code.

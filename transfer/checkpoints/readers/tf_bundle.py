@@ -24,7 +24,7 @@ from pretrain.common.errors import InputError
 
 MAGIC = struct.pack("<Q", 0xDB4775248B80FB57)
 FOOTER_BYTES = 48
-# DataType of core/framework/types.proto -> numpy's name, little-endian.
+# By DataType of core/framework/types.proto: numpy's name, little-endian.
 DTYPES = {1: "<f4", 2: "<f8", 3: "<i4", 4: "u1", 6: "i1", 9: "<i8", 10: "?", 14: "<i2", 19: "<f2"}
 STRING, BFLOAT16 = 7, 14
 # number of bytes that tensors may have together if they share the bytes of the data files
@@ -62,7 +62,7 @@ def data_files(index: Path) -> list[Path]:
 
 
 def read_tf_bundle(file: Path, trust: bool = False) -> tuple[dict[str, Tensor], None]:
-    """Returns variable -> tensor in TensorFlow's own layout; strings are left out.
+    """Returns the tensors by variable, in TensorFlow's own layout; strings are left out.
 
     Args:
         trust: without effect; the format cannot hold code.
@@ -88,7 +88,7 @@ def read_tf_bundle(file: Path, trust: bool = False) -> tuple[dict[str, Tensor], 
 
 
 def read_index(file: Path) -> dict[str, Entry]:
-    """Returns variable -> the place of its bytes.
+    """Returns the place of each variable's bytes.
 
     Raises:
         Damaged: something is not as the format says.

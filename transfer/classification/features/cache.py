@@ -78,7 +78,8 @@ class KeptTable(FeatureTable):
         """Reads what is in `folder`, CACHE_DIR/KEY. The caller holds its lock if it is writable."""
         super().__init__(rows, batch_size)
         self._file, self._journal = folder / "features.npy", folder / "journal.jsonl"
-        self._lines: dict[int, dict[str, Any]] = {}  # batch -> {batch, crc32, seconds}
+        # by batch: {batch, crc32, seconds}
+        self._lines: dict[int, dict[str, Any]] = {}
         self._begun = False
         try:
             self._take_over()

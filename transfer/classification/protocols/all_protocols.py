@@ -22,5 +22,5 @@ ROWS: tuple[OnFeatures | OfTrainedHead | Training, ...] = (
     robustness.PROTOCOL,
     train_on_crops.PROTOCOL,
 )
-# PROTOCOL.NAME -> its row
+# The rows, by PROTOCOL.NAME
 PROTOCOLS = {name: row for row in ROWS for name in row.names}

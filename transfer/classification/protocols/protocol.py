@@ -40,7 +40,8 @@ class ClassificationJob(Job[Split]):
         transform: how a test image becomes a crop; also a training image if features are used.
         device: device of feature extraction and of training.
         identity: the protocol's sha256.
-        drawn: for protocols that draw training images: seed of a trial -> indices of its images.
+        drawn: for protocols that draw training images: the indices of a trial's images, by its
+            seed.
         kept: what one trial passes to the next.
         heads: for protocols of trained heads: those of the trials, as `Data` has them.
     """
@@ -69,7 +70,8 @@ class Data:
         train: the training images that the protocol uses, perhaps not all of DATASETS.TRAIN.
         test: the test images.
         identity: the config whose sha256 is the protocol's identity.
-        drawn: for protocols that draw training images: seed of a trial -> indices of its images.
+        drawn: for protocols that draw training images: the indices of a trial's images, by its
+            seed.
         drawn_from: the images from which they are drawn; None: the protocol draws none.
         heads: for protocols of trained heads: that of each trial, by the trial's number.
     """

@@ -231,7 +231,7 @@ def mean_corruption_error(top1: Mapping[str, float]) -> float:
     """Returns ImageNet-C's mCE: the mean over corruptions of error / AlexNet's error, times 100.
 
     Args:
-        top1: corruption -> accuracy in percent, the mean over its five severities. Only the 15
+        top1: accuracy in percent by corruption, the mean over its five severities. Only the 15
             corruptions of the benchmark count, and all must be there.
     """
     ratios = [(100.0 - top1[name]) / alexnet for name, (_, alexnet) in CORRUPTIONS.items()]

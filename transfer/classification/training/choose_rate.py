@@ -35,8 +35,8 @@ def choose_rate(
     resumed trial does not repeat them.
 
     Args:
-        run: (rate, folder of its state) -> its progress, and its last test (M, H, 2) on held-out
-            images; if there are several heads, the last one counts.
+        run: takes a rate and the folder of its state; returns its progress, and its last test (M,
+            H, 2) on held-out images; if there are several heads, the last one counts.
         identity: identity of protocol, weights and seed; a file with a different one is not read.
     """
     file = folder / FILE

@@ -2,13 +2,13 @@
 
 Legend: N images, C channels of a map, D features, K classes, S side of the image in pixels.
 
-    linear            pooled features -> linear
-    batchnorm_linear  pooled features -> BatchNorm1d(affine=False, eps=1e-6) -> linear
+    linear            a linear layer on the pooled features
+    batchnorm_linear  BatchNorm1d(affine=False, eps=1e-6) and a linear layer on the pooled features
                       (facebookresearch/mae main_linprobe.py)
-    layers            one head on each of conv1, res2 ... res5: the map averaged over windows ->
-                      BatchNorm2d -> flattened -> linear (facebookresearch/vissl, head `eval_mlp`);
-                      also one such head on the pooled features (res5avg), and one linear layer
-                      without batch norm on them (res5avg_linear, VISSL's head `mlp`)
+    layers            one head on each of conv1, res2 ... res5: it averages the map over windows,
+                      then come BatchNorm2d, flattening and a linear layer (facebookresearch/vissl,
+                      head `eval_mlp`); also one such head on the pooled features (res5avg), and one
+                      linear layer without batch norm on them (res5avg_linear, VISSL's head `mlp`)
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from pretrain.backbones.resnet import Trunk
 from pretrain.common.errors import InputError
 from pretrain.common.lookup import find
 
-# VISSL's LINEAR_EVAL_FEAT_POOL_OPS_MAP for 224 px: side of the map -> window, stride, padding, and
+# VISSL's LINEAR_EVAL_FEAT_POOL_OPS_MAP for 224 px, by side of the map: window, stride, padding, and
 # side of the output
 VISSL_WINDOWS = {
     "conv1": (112, (10, 10, 4), 12),
@@ -35,7 +35,7 @@ VISSL_WINDOWS = {
 }
 INITS = ("normal", "zero", "uniform")
 VIT_POOLS = ("token", "patches")
-Extract = Callable[[Any, Tensor], dict[str, Tensor]]  # (trunk, images) -> {name: features}
+Extract = Callable[[Any, Tensor], dict[str, Tensor]]  # features by name, of a trunk and images
 
 
 class Heads(nn.Module):

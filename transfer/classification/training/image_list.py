@@ -16,7 +16,7 @@ from transfer.checkpoints.files import is_remote
 from transfer.classification.splits import Split
 
 OFFICIAL_URL = "https://raw.githubusercontent.com/google-research/simclr/master/imagenet_subsets/"
-# A short name of an official list -> its file there
+# Files of the official lists, by a short name
 OFFICIAL = {"simclr_1pct": "1percent.txt", "simclr_10pct": "10percent.txt"}
 
 

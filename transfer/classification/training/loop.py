@@ -94,7 +94,7 @@ class Trainer:
     """A classifier with its data preparation, optimizer and schedule.
 
     Attributes:
-        model: the classifier on the device; schedule: step number -> the head's learning rate.
+        model: the classifier on the device; schedule: returns the head's learning rate at a step.
         norm_batch: number of images over which a batch norm in training computes its statistics: a
             process splits its images into parts of at most this size and adds up their gradients.
             0: all images at once.

@@ -44,7 +44,7 @@ class Classifier(nn.Module):
         return self
 
     def trained(self) -> nn.Module:
-        """The part that is trained: the heads, or the full classifier."""
+        """Returns the part that is trained: the heads, or the full classifier."""
         return self.heads if self.frozen else self
 
     def features(self, images: Tensor) -> list[Tensor]:

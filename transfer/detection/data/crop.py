@@ -97,22 +97,20 @@ class CroppedGeometry(Geometry):
     tightens = True
 
     def image(self, pixels: np.ndarray) -> np.ndarray:
-        """uint8 (H, W, 3) -> uint8 (new_height, new_width, 3), contiguous."""
+        """Cuts and resizes uint8 (H, W, 3) to uint8 (new_height, new_width, 3), contiguous."""
         return super().image(self._cut(pixels))
 
     def mask(self, mask: np.ndarray) -> np.ndarray:
-        """uint8 (H, W) -> uint8 (new_height, new_width), nearest neighbour."""
+        """Cuts and resizes uint8 (H, W) to uint8 (new_height, new_width), nearest neighbour."""
         return super().mask(self._cut(mask))
 
     def points(self, points: np.ndarray) -> np.ndarray:
-        """float64 (n, 2) x, y -> the same points in the new image; nothing is clipped."""
+        """Moves float64 (n, 2) x, y to the same points in the new image; nothing is clipped."""
         moved = np.array(points, dtype=np.float64).reshape(-1, 2)
         return super().points(moved - (self.left, self.top))
 
     def polygons(self, polygons: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Polygons x, y, x, y, ... of one object -> their parts within the cut, which are often
-        none.
-        """
+        """Cuts and resizes an object's polygons x, y, x, y, ...; often no part of them is left."""
         window = (self.left, self.top, self.width, self.height)
         parts = cut_polygons([np.reshape(polygon, (-1, 2)) for polygon in polygons], *window)
         return [super(CroppedGeometry, self).points(part).reshape(-1) for part in parts]

@@ -14,8 +14,9 @@ USE = "INPUT.CROP and TRANSFER.LSJ with MODEL.MASK_ON cut polygons with"
 def cut_polygons(
     polygons: Iterable[np.ndarray], left: int, top: int, width: int, height: int
 ) -> list[np.ndarray]:
-    """Polygons, each float64 (n, 2) -> their parts within the window, each (m, 2) relative to its
-    corner; there are often none.
+    """Cuts polygons, each float64 (n, 2), to their parts within the window.
+
+    Each part is (m, 2), relative to the window's corner; there are often none.
 
     Raises InputError if shapely is not installed.
     """

@@ -34,20 +34,19 @@ class JitteredGeometry(Geometry):
     tightens = True
 
     def image(self, pixels: np.ndarray) -> np.ndarray:
-        """uint8 (H, W, 3) -> uint8 (new_height, new_width, 3), contiguous."""
+        """Resizes and cuts uint8 (H, W, 3) to uint8 (new_height, new_width, 3), contiguous."""
         return self._cut(pixels, Image.Resampling.BILINEAR)
 
     def mask(self, mask: np.ndarray) -> np.ndarray:
-        """uint8 (H, W) -> uint8 (new_height, new_width), nearest neighbour."""
+        """Resizes and cuts uint8 (H, W) to uint8 (new_height, new_width), nearest neighbour."""
         return self._cut(mask, Image.Resampling.NEAREST)
 
     def points(self, points: np.ndarray) -> np.ndarray:
-        """float64 (n, 2) x, y -> the same points in the new image; nothing is clipped."""
+        """Moves float64 (n, 2) x, y to the same points in the new image; nothing is clipped."""
         return self._scaled(points) - (self.left, self.top)
 
     def polygons(self, polygons: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Polygons x, y, x, y, ... of one object -> their parts within the cut, which are often
-        none.
+        """Resizes and cuts polygons x, y, x, y, ... of one object; often no part of them is left.
 
         Raises InputError if shapely is not installed.
         """

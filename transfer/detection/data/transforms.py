@@ -41,11 +41,13 @@ def ordered(pixels: np.ndarray, channel_order: str) -> np.ndarray:
 
 
 def resized_shape(height: int, width: int, short_edge: int, max_size: int) -> tuple[int, int]:
-    """(height, width) after scaling the short edge to `short_edge`, the long one to <= `max_size`.
+    """Returns (height, width) after scaling the short edge to `short_edge`, the long one to <=
+    `max_size`.
 
     Computed in floating point and rounded half up, as Detectron2's ResizeShortestEdge: for
-    example (375, 500), 800, 1333 -> (800, 1067). With `short_edge` 0 the size does not change. A
-    side of a very long image keeps at least 1 px; in Detectron2 it becomes 0 and ends the run.
+    example (375, 500) with 800 and 1333 becomes (800, 1067). With `short_edge` 0 the size does not
+    change. A side of a very long image keeps at least 1 px; in Detectron2 it becomes 0 and ends the
+    run.
     """
     if short_edge == 0:
         return height, width
@@ -61,7 +63,7 @@ def resized_shape(height: int, width: int, short_edge: int, max_size: int) -> tu
 
 
 def resize(pixels: np.ndarray, height: int, width: int, method: Image.Resampling) -> np.ndarray:
-    """uint8 (H, W, 3) or (H, W) -> the same of (height, width), by PIL."""
+    """Resizes uint8 (H, W, 3) or (H, W) to (height, width), by PIL."""
     if pixels.shape[:2] == (height, width):
         return pixels
     image = Image.fromarray(np.ascontiguousarray(pixels))
@@ -81,17 +83,17 @@ class Geometry:
     tightens: ClassVar[bool] = False  # whether boxes are computed from the moved masks
 
     def image(self, pixels: np.ndarray) -> np.ndarray:
-        """uint8 (H, W, 3) -> uint8 (new_height, new_width, 3), contiguous."""
+        """Transforms uint8 (H, W, 3) to uint8 (new_height, new_width, 3), contiguous."""
         pixels = resize(pixels, self.new_height, self.new_width, Image.Resampling.BILINEAR)
         return np.ascontiguousarray(pixels[:, ::-1] if self.flip else pixels)
 
     def mask(self, mask: np.ndarray) -> np.ndarray:
-        """uint8 (H, W) -> uint8 (new_height, new_width), nearest neighbour."""
+        """Transforms uint8 (H, W) to uint8 (new_height, new_width), nearest neighbour."""
         resized = resize(mask, self.new_height, self.new_width, Image.Resampling.NEAREST)
         return np.ascontiguousarray(resized[:, :: -1 if self.flip else 1])
 
     def points(self, points: np.ndarray) -> np.ndarray:
-        """float64 (n, 2) x, y -> the same points in the new image; nothing is clipped."""
+        """Moves float64 (n, 2) x, y to the same points in the new image; nothing is clipped."""
         moved = np.array(points, dtype=np.float64).reshape(-1, 2)
         moved[:, 0] = moved[:, 0] * (self.new_width * 1.0 / self.width)
         moved[:, 1] = moved[:, 1] * (self.new_height * 1.0 / self.height)
@@ -100,11 +102,11 @@ class Geometry:
         return moved
 
     def polygons(self, polygons: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Polygons x, y, x, y, ... of one object -> the same in the new image, not clipped."""
+        """Moves polygons x, y, x, y, ... of one object to the new image; nothing is clipped."""
         return [self.points(polygon).reshape(-1) for polygon in polygons]
 
     def boxes(self, boxes: np.ndarray) -> np.ndarray:
-        """float64 (n, 4) XYXY -> the same boxes in the new image, clipped to it."""
+        """Moves float64 (n, 4) XYXY to the same boxes in the new image, clipped to it."""
         boxes = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
         corners = self.points(boxes).reshape(-1, 2, 2)
         moved = np.concatenate([corners.min(axis=1), corners.max(axis=1)], axis=1)

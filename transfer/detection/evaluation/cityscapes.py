@@ -49,11 +49,14 @@ class Pairs(NamedTuple):
 def evaluate_cityscapes(
     instance_files: Mapping[Id, Path], results: Sequence[Mapping[str, Any]]
 ) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
-    """Returns (metrics, per_class) in percent. Args: instance_files: image id -> its file
-    *_gtFine_instanceIds.png.
+    """Returns (metrics, per_class) in percent.
+
+    Args:
+        instance_files: files *_gtFine_instanceIds.png by image id.
         results: detections in COCO's result format, with run lengths.
 
-    Raises InputError for a file that cannot be read.
+    Raises:
+        InputError: a file cannot be read.
     """
     by_image: dict[Id, list[Mapping[str, Any]]] = {image_id: [] for image_id in instance_files}
     for result in results:

@@ -28,7 +28,7 @@ from transfer.detection.evaluation.coco_truth import as_object, percent, read_tr
 from transfer.detection.evaluation.pr_curves import PrecisionRecall
 from transfer.results.replicates import Replicates
 
-# name -> rows of IoU (of keypoints: OKS) thresholds .50, .55, ..., and the area range
+# by name: rows of IoU (of keypoints: OKS) thresholds .50, .55, ..., and the area range
 NAMES = {
     "AP": (slice(None), "all"),
     "AP50": (slice(0, 1), "all"),
@@ -44,7 +44,7 @@ EVALUATORS = ("auto", "pycocotools", FAST)
 
 
 def choose_evaluator(name: str) -> str:
-    """ "pycocotools" or "faster_coco_eval"; "auto" takes the latter if it is installed.
+    """Returns "pycocotools" or "faster_coco_eval"; "auto" takes the latter if it is installed.
 
     Raises InputError for an unknown name, or for faster_coco_eval if it is not installed.
     """
@@ -73,7 +73,7 @@ def evaluate_coco(
     replicates: Replicates | None = None,
     pr_curves: PrecisionRecall | None = None,
 ) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
-    """(metrics, per_class) in percent.
+    """Returns (metrics, per_class) in percent.
 
     `kinds` are of "bbox", "segm" and "keypoints", which takes `oks_sigmas`, a number for each
     keypoint (20 detections of an image and class count at most, as COCO has it); `classes` maps the

@@ -80,7 +80,7 @@ def _of_class(table: np.ndarray, k: int, images: int) -> np.ndarray:
 
 
 def _summary(table: np.ndarray, params: Any, kind: str) -> dict[str, np.ndarray]:
-    """(K, A, T, W) in percent -> the six metrics; NaN of classes without objects is left out."""
+    """Returns the six metrics of (K, A, T, W) in percent, without classes without objects (NaN)."""
     labels = {"all": "AP", "small": "APs", "medium": "APm", "large": "APl"}
     metrics = {labels[name]: table[:, a] for a, name in enumerate(params.areaRngLbl)}
     for percent in (50, 75):
@@ -90,6 +90,6 @@ def _summary(table: np.ndarray, params: Any, kind: str) -> dict[str, np.ndarray]
 
 
 def _mean(values: np.ndarray) -> np.ndarray:
-    """(K, T, W) -> (W,); NaN if no class has objects."""
+    """Returns the mean (W,) of (K, T, W); NaN if no class has objects."""
     present = values[~np.isnan(values[:, 0, 0])]
     return present.mean(axis=(0, 1)) if len(present) else np.full(values.shape[-1], np.nan)

@@ -49,7 +49,9 @@ def ranks(pairs: np.ndarray) -> np.ndarray:
 
 
 def uncounted(table: np.ndarray, areas: np.ndarray) -> np.ndarray:
-    """bool (A, D): a crowd, or bare, or its area is outside the range, of `areas` (A, 2)."""
+    """Returns bool (A, D): a crowd, or bare, or its area is outside the range, of `areas` (A,
+    2).
+    """
     left_out = table["crowd"] | table["bare"]
     return left_out | (table["area"] < areas[:, :1]) | (table["area"] > areas[:, 1:])
 

@@ -38,7 +38,7 @@ class Truth:
     categories: tuple[Id, ...]
 
     def as_object(self, library: type) -> Any:
-        """An object of a library's COCO class."""
+        """Returns an object of a library's COCO class."""
         return as_object(library, self.dataset)
 
     def image_numbers(self, image_ids: Iterable[Id]) -> list[int]:
@@ -107,7 +107,7 @@ def read_truth(
 
 
 def as_object(library: type, dataset: dict[str, Any]) -> Any:
-    """An object of a library's COCO class that holds a parsed data set."""
+    """Returns an object of a library's COCO class that holds a parsed data set."""
     found = library()
     found.dataset = dataset
     with contextlib.redirect_stdout(io.StringIO()):

@@ -102,8 +102,8 @@ def evaluate_lvis(
 
 
 def ap_table(evaluation: Any, replicates: Replicates, image_ids: Sequence[Id]) -> np.ndarray:
-    """AP in [0, 1], float64 (K, A, T, W), under each of the replicates' weights; NaN in draws
-    without an object.
+    """Returns AP in [0, 1], float64 (K, A, T, W), under each of the replicates' weights; NaN in
+    draws without an object.
 
     Args:
         evaluation: the package's, after `evaluate()`, whose matches are taken as they are.
@@ -135,7 +135,7 @@ def ap_table(evaluation: Any, replicates: Replicates, image_ids: Sequence[Id]) -
 
 
 def _means(evaluation: Any, table: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
-    """(K, A, T, W) -> the metrics (W,); NaN if no class of a group has objects."""
+    """Yields the metrics (W,) of (K, A, T, W); NaN if no class of a group has objects."""
     for name, part in NAMES.items():
         values = table[:, part.area, part.thresholds]
         if part.group is not None:
@@ -170,7 +170,7 @@ def _federated(truth: Truth, content: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _as_lvis(library: type, dataset: dict[str, Any]) -> Any:
-    """An object of the package's LVIS, or LVISResults, that holds a parsed data set."""
+    """Returns an object of the package's LVIS, or LVISResults, that holds a parsed data set."""
     found: Any = object.__new__(library)
     found.logger = logging.getLogger("lvis")
     found.dataset = dataset

@@ -43,7 +43,7 @@ class Predictions:
 
 
 def encode_masks(masks: np.ndarray) -> list[dict[str, Any]]:
-    """bool (k, H, W) -> k COCO run-length masks whose counts are text."""
+    """Returns masks, bool (k, H, W), as k COCO run-length masks whose counts are text."""
     from pycocotools import mask as mask_utils
 
     encoded = []
@@ -56,7 +56,7 @@ def encode_masks(masks: np.ndarray) -> list[dict[str, Any]]:
 def to_coco_results(
     predictions: Iterable[Predictions], category_ids: Sequence[int | str]
 ) -> list[dict[str, Any]]:
-    """One dict per detection, images in the given order, detections in theirs."""
+    """Returns one dict per detection, images in the given order, detections in theirs."""
     results = []
     for prediction in predictions:
         boxes = np.array(prediction.boxes, dtype=np.float32).reshape(-1, 4)

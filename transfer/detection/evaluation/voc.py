@@ -106,7 +106,7 @@ def _summary(
 
 
 def _truth(dataset: DetectionSet, category: int) -> dict[int | str, dict[str, np.ndarray]]:
-    """image_id -> boxes (g, 4) in VOC's convention and difficult (g,)."""
+    """Returns by image_id the boxes (g, 4) in VOC's convention, and difficult (g,)."""
     truth = {}
     for sample in dataset.samples:
         kept = [i for i in sample.instances if i.category == category]
@@ -164,7 +164,9 @@ def _outcomes(
     truth: Mapping[int | str, Mapping[str, np.ndarray]],
     threshold: float,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """1 for a hit, 1 for a miss of each detection, both (d,); neither: the object is difficult."""
+    """Returns 1 for a hit, 1 for a miss of each detection, both (d,); neither: the object is
+    difficult.
+    """
     hits, misses = np.zeros(len(nearest)), np.zeros(len(nearest))
     used = set()
     for i, (image_id, best, overlap) in enumerate(nearest):
@@ -195,7 +197,7 @@ def _draws(
     metric: int,
     weights: np.ndarray,
 ) -> np.ndarray:
-    """AP in [0, 1] of one class by threshold and draw; 0 for a class without objects.
+    """Returns AP in [0, 1] of one class by threshold and draw; 0 for a class without objects.
 
     images: row in `weights` of each detection; outcomes: hits and misses at each threshold;
     positives: objects in each image.
@@ -207,7 +209,7 @@ def _draws(
 
 
 def _overlaps(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """IoU of (k, 1, 4) with (g, 4), all 1-based and inclusive -> (k, g)."""
+    """Returns the IoU (k, g) of boxes (k, 1, 4) with (g, 4), all 1-based and inclusive."""
     low = np.maximum(boxes[..., :2], others[:, :2])
     high = np.minimum(boxes[..., 2:], others[:, 2:])
     shared = np.maximum(high - low + 1.0, 0.0).prod(axis=-1)

@@ -62,14 +62,15 @@ class AnchorSpec:
 
 
 def _rows(given: Sequence[Any]) -> tuple[tuple[float, ...], ...]:
-    """A row per feature map; a flat list is one row for all maps, as in Detectron2."""
+    """Returns a row per feature map; a flat list is one row for all maps, as in Detectron2."""
     if given and not isinstance(given[0], (list, tuple)):
         return (tuple(given),)
     return tuple(map(tuple, given))
 
 
 def cell_anchors(sizes: Sequence[float], ratios: Sequence[float]) -> Tensor:
-    """(A, 4) boxes centred at 0, for each size, then each ratio = height / width; not rounded.
+    """Returns (A, 4) boxes centred at 0, for each size, then each ratio = height / width; not
+    rounded.
 
     Args:
         sizes: square roots of the areas, in pixels.
@@ -97,7 +98,7 @@ class AnchorGenerator(nn.Module):
         self.num_anchors = len(sizes[0]) * len(ratios[0])
 
     def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
-        """L maps (N, C, H, W) -> L tensors of anchors (H * W * A, 4)."""
+        """Returns L tensors of anchors (H * W * A, 4), one for each map (N, C, H, W)."""
         anchors = []
         for index, (feature, stride) in enumerate(zip(features, self.strides)):
             cell = getattr(self, f"cell{index}")
@@ -110,7 +111,7 @@ class AnchorGenerator(nn.Module):
         return anchors
 
     def _centres(self, count: int, stride: int, like: Tensor) -> Tensor:
-        """The centres along one axis of `count` cells, float32 (count,)."""
+        """Returns the centres along one axis of `count` cells, float32 (count,)."""
         first = self.offset * stride
         steps = torch.arange(
             first, count * stride, step=stride, dtype=torch.float32, device=like.device

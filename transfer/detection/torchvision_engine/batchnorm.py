@@ -44,7 +44,7 @@ class FrozenBatchNorm2d(nn.Module):
         self.register_buffer("num_batches_tracked", None)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> same.
+        """Normalises (N, C, H, W) and keeps its shape.
 
         The two forms round differently, and ReLUs behind them then flip; published gradients come
         from x * scale + shift wherever the input needs a gradient.
@@ -72,7 +72,7 @@ class NaiveSyncBatchNorm(nn.BatchNorm2d):
     running_var: Tensor
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> same."""
+        """Normalises (N, C, H, W) and keeps its shape."""
         if world_size() == 1 or not self.training:
             return super().forward(x)
         if x.shape[0] == 0:
@@ -103,7 +103,7 @@ class ChannelLayerNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> same."""
+        """Normalises (N, C, H, W) and keeps its shape."""
         mean = x.mean(dim=1, keepdim=True)
         # Subtracted twice: gradients are then summed in Detectron2's order.
         var = (x - mean).pow(2).mean(dim=1, keepdim=True)
@@ -133,7 +133,7 @@ def check_norm(key: str, name: str) -> None:
 
 
 def make_norm(name: str, channels: int) -> nn.Module | None:
-    """The layer, None for the empty name; InputError for an unknown one."""
+    """Returns the layer, None for the empty name; InputError for an unknown one."""
     return find(name, NORM_LAYERS, "norm")(channels) if name else None
 
 

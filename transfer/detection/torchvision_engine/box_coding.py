@@ -23,7 +23,7 @@ class BoxCoder:
         self.weights = tuple(weights)
 
     def encode(self, sources: Tensor, targets: Tensor) -> Tensor:
-        """(n, 4) boxes and the boxes that they shall become (n, 4) -> deltas (n, 4)."""
+        """Returns the deltas (n, 4) that turn boxes `sources` (n, 4) into `targets` (n, 4)."""
         wx, wy, ww, wh = self.weights
         x, y, width, height = _centre_form(sources)
         target_x, target_y, target_width, target_height = _centre_form(targets)
@@ -38,7 +38,7 @@ class BoxCoder:
         )
 
     def decode(self, deltas: Tensor, boxes: Tensor) -> Tensor:
-        """Deltas (n, 4 * K) of boxes (n, 4) -> float32 boxes (n, 4 * K)."""
+        """Returns the boxes (n, 4 * K), float32, that deltas (n, 4 * K) make of boxes (n, 4)."""
         deltas = deltas.float()  # half precision would move the corners of a large box by pixels
         x, y, width, height = (part[:, None] for part in _centre_form(boxes.to(deltas.dtype)))
         wx, wy, ww, wh = self.weights
@@ -57,6 +57,6 @@ class BoxCoder:
 
 
 def _centre_form(boxes: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """(n, 4) XYXY -> centre x, centre y, width, height, each (n,)."""
+    """Returns centre x, centre y, width and height, each (n,), of boxes (n, 4) XYXY."""
     width, height = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
     return boxes[:, 0] + 0.5 * width, boxes[:, 1] + 0.5 * height, width, height

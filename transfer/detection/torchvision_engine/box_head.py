@@ -37,7 +37,7 @@ class BoxHead(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, x: Tensor) -> Tensor:
-        """(r, channels, resolution, resolution) -> (r, out_dim)."""
+        """Returns vectors (r, out_dim) of features (r, channels, resolution, resolution)."""
 
 
 class BoxHeadSpec(ABC):
@@ -50,7 +50,7 @@ class BoxHeadSpec(ABC):
 
     @abstractmethod
     def build(self, channels: int, resolution: int) -> BoxHead:
-        """The head for features (r, channels, resolution, resolution), untrained."""
+        """Returns the head for features (r, channels, resolution, resolution), untrained."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,7 +120,7 @@ class ConvFCHead(BoxHead):
         return x
 
 
-# MODEL.ROI_BOX_HEAD.NAME -> what reads its keys.
+# By MODEL.ROI_BOX_HEAD.NAME: what reads its keys.
 BOX_HEADS: dict[str, type[BoxHeadSpec]] = {"FastRCNNConvFCHead": ConvFCHeadSpec}
 
 
@@ -188,14 +188,15 @@ class BoxPredictor(nn.Module):
         self.box_loss = BoxLoss(spec.box_loss.kind, spec.box_loss.beta, self.coder)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """(r, inputs) -> logits (r, K + 1), deltas (r, 4 * B)."""
+        """Returns logits (r, K + 1) and deltas (r, 4 * B) of vectors (r, inputs)."""
         return self.cls_score(x), self.bbox_pred(x)
 
     def losses(self, logits: Tensor, deltas: Tensor, truth: BoxTargets) -> dict[str, Tensor]:
-        """Logits (r, K + 1), deltas (r, 4 * B) of the sampled boxes -> loss_cls, loss_box_reg.
+        """Returns loss_cls and loss_box_reg of the sampled boxes.
 
-        The first is the mean over the boxes of the cross-entropy, or with sigmoids of the sum of K
-        binary ones; the second the distance of the true class's box.
+        The logits are (r, K + 1), the deltas (r, 4 * B). loss_cls is the mean over the boxes of the
+        cross-entropy, or with sigmoids of the sum of K binary ones; loss_box_reg is the distance of
+        the true class's box.
         """
         classes, rows = truth.classes, truth.foreground
         if self.num_boxes > 1:
@@ -222,19 +223,22 @@ class BoxPredictor(nn.Module):
         return each.sum() / len(classes)
 
     def probabilities(self, logits: Tensor) -> Tensor:
-        """Logits (r, K + 1) -> scores in [0, 1], (r, K + 1)."""
+        """Returns scores in [0, 1], (r, K + 1), of logits (r, K + 1)."""
         return logits.sigmoid() if self.spec.sigmoid else F.softmax(logits, dim=-1)
 
     def decode(self, deltas: Tensor, boxes: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """Deltas (r, 4 * B) of N images' boxes (n, 4) -> N tensors of boxes (n, 4 * B)."""
+        """Returns the N images' refined boxes (n, 4 * B); deltas (r, 4 * B), boxes (n, 4)."""
         counts = [len(image) for image in boxes]
         return self.coder.decode(deltas, torch.cat(list(boxes))).split(counts)
 
     def boxes_of_true_classes(
         self, deltas: Tensor, boxes: Sequence[Tensor], classes: Tensor
     ) -> tuple[Tensor, ...]:
-        """Deltas (r, 4 * B) of N images' boxes (n, 4), true classes (r,) -> N tensors (n, 4): the
-        refined box of each one's class; of background that of the last class."""
+        """Returns the refined box of each box's true class, N tensors (n, 4); `classes` are (r,).
+
+        A box of background is refined as one of the last class. The deltas are (r, 4 * B), the
+        boxes those of N images, (n, 4).
+        """
         counts = [len(image) for image in boxes]
         refined = self.coder.decode(deltas, torch.cat(list(boxes)))
         if self.num_boxes > 1:
@@ -250,13 +254,13 @@ class BoxPredictor(nn.Module):
         proposals: Sequence[Tensor],
         image_sizes: Sequence[tuple[int, int]],
     ) -> list[Detections]:
-        """Logits (r, K + 1) and deltas (r, 4 * B) of N images' proposals -> N detections."""
+        """Returns the N images' detections; logits (r, K + 1), deltas (r, 4 * B)."""
         boxes = self.decode(deltas, proposals)
         scores = self.probabilities(logits).split([len(image) for image in proposals])
         return [self.select(*image) for image in zip(boxes, scores, image_sizes)]
 
     def select(self, boxes: Tensor, scores: Tensor, size: tuple[int, int]) -> Detections:
-        """Boxes (n, 4 * B), scores (n, K + 1) of one image -> the best after NMS per class."""
+        """Returns the best boxes after NMS per class; boxes (n, 4 * B), scores (n, K + 1)."""
         finite = torch.isfinite(boxes).all(dim=1) & torch.isfinite(scores).all(dim=1)
         scores = scores[:, :-1]  # without the background's
         boxes = clip(boxes.reshape(-1, 4), size).view(-1, self.num_boxes, 4)

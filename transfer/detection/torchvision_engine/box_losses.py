@@ -77,8 +77,11 @@ def weighted(loss: Tensor, weight: float) -> Tensor:
 
 
 def distance_iou_loss(boxes: Tensor, truth: Tensor, *, complete: bool = False) -> Tensor:
-    """Boxes and their objects' boxes, each (n, 4) -> (n,): 1 - IoU + (distance of the centres /
-    diagonal of the box around both)^2; with `complete` also a term of their aspect ratios."""
+    """Returns the loss of each of n boxes, (n,); boxes and their objects' boxes are (n, 4).
+
+    It is 1 - IoU + (distance of the centres / diagonal of the box around both)^2; with `complete`
+    also a term of their aspect ratios.
+    """
     x1, y1, x2, y2 = boxes.unbind(dim=1)
     left, top, right, bottom = truth.unbind(dim=1)
     overlap_left, overlap_top = torch.max(x1, left), torch.max(y1, top)
@@ -124,12 +127,14 @@ class BoxLoss:
         self.kind, self.beta, self.coder = kind, beta, coder
 
     def targets(self, sources: Tensor, boxes: Tensor) -> Tensor:
-        """Boxes (n, 4) that deltas start from, and objects' boxes (n, 4) -> what the loss compares
-        with (n, 4): deltas for smooth L1, otherwise the objects' boxes."""
+        """Returns what the loss compares with, (n, 4): deltas for smooth L1, or objects' boxes.
+
+        Both inputs are (n, 4): the boxes from which deltas start, and the objects' boxes.
+        """
         return self.coder.encode(sources, boxes) if self.kind == SMOOTH_L1 else boxes
 
     def __call__(self, deltas: Tensor, targets: Tensor, sources: Tensor, rows: Tensor) -> Tensor:
-        """Deltas (n, 4) and their `targets` (n, 4) -> a number.
+        """Returns the loss, a scalar, of deltas (n, 4) and their `targets` (n, 4).
 
         Args:
             sources: (m, 4) boxes that deltas start from.
@@ -142,10 +147,10 @@ class BoxLoss:
 
 
 def smooth_l1(difference: Tensor, beta: float) -> Tensor:
-    """Any shape -> the same: x^2 / (2 beta) up to |x| = beta, then |x| - beta / 2.
+    """Returns x^2 / (2 beta) up to |x| = beta, then |x| - beta / 2, in the shape of the input.
 
-    Not torch's function of this name, whose gradient x / beta is rounded in another order than the
-    published one's.
+    This is not torch's function of this name, whose gradient x / beta is rounded in a different
+    order than the published one's.
     """
     size = difference.abs()
     if beta < LEAST_BETA:

@@ -10,12 +10,12 @@ from torch import Tensor
 
 
 def area(boxes: Tensor) -> Tensor:
-    """(n, 4) -> (n,) square pixels."""
+    """Returns the areas (n,) of boxes (n, 4), in square pixels."""
     return (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
 
 
 def pairwise_iou(first: Tensor, second: Tensor) -> Tensor:
-    """(n, 4), (m, 4) -> intersection over union (n, m); 0 if they do not overlap."""
+    """Returns the intersection over union (n, m) of boxes (n, 4) and (m, 4); 0 without overlap."""
     top_left = torch.max(first[:, None, :2], second[None, :, :2])
     bottom_right = torch.min(first[:, None, 2:], second[None, :, 2:])
     intersection = (bottom_right - top_left).clamp_(min=0).prod(dim=2)
@@ -26,7 +26,7 @@ def pairwise_iou(first: Tensor, second: Tensor) -> Tensor:
 
 
 def clip(boxes: Tensor, size: tuple[int, int]) -> Tensor:
-    """(n, 4) -> clipped to an image of `size` = (height, width)."""
+    """Returns boxes (n, 4) clipped to an image of `size` = (height, width)."""
     height, width = size
     x1, y1, x2, y2 = boxes.unbind(dim=1)
     return torch.stack(
@@ -35,5 +35,5 @@ def clip(boxes: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def nonempty(boxes: Tensor) -> Tensor:
-    """(n, 4) -> bool (n,): both sides are longer than 0."""
+    """Returns whether both sides of boxes (n, 4) are longer than 0, bool (n,)."""
     return (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])

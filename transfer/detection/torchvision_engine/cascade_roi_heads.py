@@ -144,7 +144,7 @@ class CascadeROIHeads(PooledHeads):
     def _predict(
         self, stage: int, features: dict[str, Tensor], boxes: Sequence[Tensor]
     ) -> tuple[Tensor, Tensor]:
-        """Maps and N tensors of boxes (n, 4) -> logits (r, K + 1), deltas (r, 4) of a stage."""
+        """Returns a stage's logits (r, K + 1) and deltas (r, 4) of N images' boxes (n, 4)."""
         pooled = self.box_pooler(self._maps(features), boxes)
         if pooled.requires_grad:
             # The stages' losses are added up; the backbone sees their mean, as one head's.
@@ -173,8 +173,7 @@ class CascadeROIHeads(PooledHeads):
     def _label(
         self, boxes: Sequence[Tensor], targets: Sequence[Targets], threshold: float
     ) -> BoxTargets:
-        """N images' boxes (n, 4) and ground truths -> what the boxes of a later stage are trained
-        on: all of them, in their order."""
+        """Returns what a later stage is trained on: all of N images' boxes (n, 4), in order."""
         all_classes, all_boxes = [], []
         for image, truth in zip(boxes, targets):
             index, classes = label_boxes(image, truth, threshold, self.num_classes)
@@ -206,8 +205,9 @@ class CascadeROIHeads(PooledHeads):
         samples: Sequence[RoiSample],
         image_sizes: Sequence[tuple[int, int]],
     ) -> dict[str, Tensor]:
-        """loss_cls_stage0, loss_box_reg_stage0, ..., and loss_mask and loss_keypoint of the first
-        stage's boxes."""
+        """Returns loss_cls_stage0, loss_box_reg_stage0, ..., and loss_mask and loss_keypoint of the
+        first stage's boxes.
+        """
         losses: dict[str, Tensor] = {}
         boxes = [sample.boxes for sample in samples]
         outputs = self._stages(features, boxes, image_sizes, samples)

@@ -55,7 +55,7 @@ BACKBONES: dict[str, type[BackboneSpec]] = {
     "TINY": TinyResNetSpec,
     "VIT": SimplePyramidSpec,
 }
-# MODEL.ROI_HEADS.NAME -> what reads its keys.
+# By MODEL.ROI_HEADS.NAME: what reads its keys.
 ROI_HEADS: dict[str, type[RoiHeadsSpec]] = {
     "Res5ROIHeads": Res5HeadsSpec,
     "Res5ROIHeadsExtraNorm": Res5HeadsSpec,
@@ -82,7 +82,7 @@ class BaseSpec(ABC):
 
     @abstractmethod
     def build(self) -> BaseDetector:
-        """The detector, untrained and in training mode."""
+        """Returns the detector, untrained and in training mode."""
 
     @property
     def architecture(self) -> str:
@@ -135,7 +135,7 @@ class DetectorSpec(BaseSpec):
         self.backbone.check_maps(self.rpn.in_features, self.roi_heads.in_features)
 
     def build(self) -> Detector:
-        """The detector, untrained and in training mode."""
+        """Returns the detector, untrained and in training mode."""
         return Detector(self)
 
 
@@ -170,13 +170,13 @@ class BaseDetector(nn.Module, ABC):
         sizes: Sequence[tuple[int, int]],
         targets: Sequence[Targets],
     ) -> dict[str, Tensor]:
-        """The backbone's maps, N sizes (height, width), N ground truths -> scalar losses."""
+        """Returns scalar losses, by name; the sizes of the N images are (height, width)."""
 
     @abstractmethod
     def find(
         self, features: dict[str, Tensor], sizes: Sequence[tuple[int, int]]
     ) -> list[Detections]:
-        """The backbone's maps, N sizes -> N detections in pixels of the network's input."""
+        """Returns the N images' detections in pixels of the network's input."""
 
     @property
     def leaves_unused(self) -> bool:
@@ -222,11 +222,11 @@ class BaseDetector(nn.Module, ABC):
         return results
 
     def preprocess(self, images: Sequence[Tensor]) -> tuple[Tensor, list[tuple[int, int]]]:
-        """N images (3, h, w) -> (N, 3, H, W) and their own sizes (h, w).
+        """Returns one batch (N, 3, H, W) of N images (3, h, w), and their own sizes (h, w).
 
-        Normalise, filter, then pad right and below with 0 to the largest size of the batch and a
-        multiple of the backbone's stride, or to the square that the backbone asks for: the padding
-        is 0 for the network, not black.
+        It normalises, filters, then pads right and below with 0 to the largest size of the batch
+        and a multiple of the backbone's stride, or to the square that the backbone asks for: the
+        padding is 0 for the network, not black.
 
         Raises:
             InputError: an image is larger than the square.

@@ -101,7 +101,9 @@ class TorchvisionEngine:
 
 
 def make_started_detector(cfg: CfgNode, weights: Weights) -> BaseDetector:
-    """The detector of a config with the weights that it starts from; logs what was loaded."""
+    """Returns the detector of a config with the weights that it starts from; logs what was
+    loaded.
+    """
     detector = make_detector(cfg, weights.preprocess)
     loaded = load_starting_weights(detector, weights)
     logger.info("weights: %s", loaded.line())
@@ -111,7 +113,9 @@ def make_started_detector(cfg: CfgNode, weights: Weights) -> BaseDetector:
 
 
 def make_detector(cfg: CfgNode, preprocess: Preprocess) -> BaseDetector:
-    """The detector of a config, untrained; `preprocess` gives the high-pass filter, if any."""
+    """Returns the detector of a config, untrained; `preprocess` gives the high-pass filter, if
+    any.
+    """
     spec = find_spec(cfg.MODEL.META_ARCHITECTURE).from_config(cfg, preprocess.highpass)
     detector = spec.build()
     use_kernels(detector, process_device(cfg.MODEL.DEVICE))
@@ -142,8 +146,9 @@ def make_train_mapper(cfg: CfgNode, keypoint_names: Sequence[str] = ()) -> Train
 
 
 def training_images(cfg: CfgNode, data: DetectionSet) -> DetectionSet:
-    """The images that are trained on: those with an object, and with keypoints those with as many
-    labelled ones as the config asks for. Raises InputError if there are none."""
+    """Returns the images that are trained on: those with an object, and with keypoints those with
+    as many labelled ones as the config asks for. Raises InputError if there are none.
+    """
     found = data
     if cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS:
         found = found.part(found.trainable_rows())
@@ -169,7 +174,7 @@ def training_images(cfg: CfgNode, data: DetectionSet) -> DetectionSet:
 def training_batches(
     cfg: CfgNode, train_set: DetectionSet, start_batch: int = 0
 ) -> Iterator[list[dict[str, Any]]]:
-    """This process's endless batches, from the given one on."""
+    """Returns this process's endless batches, from the given one on."""
     train_set = training_images(cfg, train_set)
     samples, mapper = train_set.samples, make_train_mapper(cfg, train_set.keypoint_names)
     batches = batch_indices(
@@ -201,7 +206,9 @@ def make_inference_mapper(cfg: CfgNode) -> InferenceMapper:
 
 
 def predict(detector: nn.Module, cfg: CfgNode, test_set: DetectionSet) -> list[Predictions]:
-    """Predictions of all test images, in their order, on every process; each predicts a share."""
+    """Returns predictions of all test images, in their order, on every process; each predicts a
+    share.
+    """
     mapper, device = make_inference_mapper(cfg), process_device(cfg.MODEL.DEVICE)
     workers = cfg.DATALOADER.NUM_WORKERS
     return predict_samples(detector, mapper, test_set.samples, workers, device)
@@ -223,7 +230,7 @@ def predict_samples(
 def predict_items(
     detector: nn.Module, batches: Iterable[list[dict[str, Any]]], count: int
 ) -> list[Predictions]:
-    """Predictions of what an `InferenceMapper` made, in `count` batches."""
+    """Returns predictions of what an `InferenceMapper` made, in `count` batches."""
     found: list[Predictions] = []
     training = detector.training
     detector.eval()

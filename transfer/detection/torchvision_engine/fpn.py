@@ -97,7 +97,7 @@ class FPNSpec:
         return tuple(f"p{level}" for level in (*levels, *top))
 
     def build(self) -> FPN:
-        """The pyramid with its ResNet, untrained."""
+        """Returns the pyramid with its ResNet, untrained."""
         return FPN(self)
 
 
@@ -133,7 +133,7 @@ class FPN(nn.Module):
         self.channels = {name: out_channels for name in self.out_features}
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
-        """(N, 3, H, W) -> {"p2": (N, out_channels, H / 4, W / 4), ..., "p6": ...}."""
+        """Returns maps "p2" (N, out_channels, H / 4, W / 4) to "p6" of images (N, 3, H, W)."""
         maps = self.bottom_up(x)
         outputs: dict[str, Tensor] = {}
         inner: Tensor | None = None
@@ -164,6 +164,6 @@ class TopConvolutions(nn.Module):
         init_xavier(self.p7)
 
     def forward(self, res5: Tensor) -> tuple[Tensor, Tensor]:
-        """(N, inputs, H, W) -> p6 (N, channels, H / 2, W / 2) and p7, of half its sides."""
+        """Returns p6 (N, channels, H / 2, W / 2) and p7, with half of p6's sides."""
         p6 = self.p6(res5)
         return p6, self.p7(F.relu(p6))

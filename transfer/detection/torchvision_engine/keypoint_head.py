@@ -89,14 +89,14 @@ class KeypointHead(nn.Module):
         init_msra(self.score_lowres)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(r, C, P, P) -> logits (r, K, S, S)."""
+        """Returns logits (r, K, S, S) of features (r, C, P, P)."""
         for name in self.convolutions:
             x = getattr(self, name)(x)
         x = self.score_lowres(x)
         return F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)
 
     def visible(self, samples: Sequence[RoiSample]) -> list[RoiSample]:
-        """The boxes with a labelled keypoint inside, which alone are trained on.
+        """Returns the boxes with a labelled keypoint inside, which alone are trained on.
 
         Args:
             samples: the boxes of each image that hold an object.
@@ -105,7 +105,7 @@ class KeypointHead(nn.Module):
         return [sample.rows(rows) for sample, (rows,) in zip(samples, places(found))]
 
     def loss(self, logits: Tensor, samples: Sequence[RoiSample]) -> Tensor:
-        """Cross-entropy over the S * S cells of each labelled keypoint's map.
+        """Returns the cross-entropy over the S * S cells of each labelled keypoint's map.
 
         The sum is divided by the number of these keypoints, or by the images and the spec's
         divisor. Without such a keypoint it is 0, and every parameter has a gradient, as DDP needs.
@@ -127,7 +127,7 @@ class KeypointHead(nn.Module):
 
 
 def cells_of(keypoints: Tensor, boxes: Tensor, side: int) -> tuple[Tensor, Tensor]:
-    """The cells that keypoints are in, if a box is cut into `side` times `side` of them.
+    """Returns the cells that keypoints are in, if a box is cut into `side` times `side` of them.
 
     A keypoint on the right or lower edge of a box is in the last cell, others outside in none.
 
@@ -147,11 +147,12 @@ def cells_of(keypoints: Tensor, boxes: Tensor, side: int) -> tuple[Tensor, Tenso
 
 
 def read_maps(logits: Tensor, boxes: Tensor) -> Tensor:
-    """Where the maps are highest: logits (r, K, S, S), boxes (r, 4) -> x, y, score (r, K, 3).
+    """Returns x, y and score (r, K, 3) of the places at which maps are highest.
 
-    Each box's maps are resized to its pixels (bicubic) first, so that places are finer than cells.
-    A score is the exponential at the highest pixel over the sum of those of the S * S cells, so
-    that boxes of different sizes compare; it may be above 1.
+    The logits are (r, K, S, S), the boxes (r, 4). Each box's maps are resized to its pixels
+    (bicubic) first, so that places are finer than cells. A score is the exponential at the highest
+    pixel over the sum of those of the S * S cells, so that boxes of different sizes compare; it may
+    be above 1.
     """
     sizes = (boxes[:, 2:] - boxes[:, :2]).clamp(min=1)
     whole = sizes.ceil()
@@ -172,14 +173,16 @@ def read_maps(logits: Tensor, boxes: Tensor) -> Tensor:
 
 
 def _keypoints_of(sample: RoiSample) -> Tensor:
-    """The keypoints (r, K, 3) of the sampled boxes' objects."""
+    """Returns the keypoints (r, K, 3) of the sampled boxes' objects."""
     if sample.targets.keypoints is None:
         raise ValueError("the objects of an image have no keypoints")  # `Detector` refuses before
     return sample.targets.keypoints[sample.gt_index]
 
 
 def _in_box(keypoints: Tensor, boxes: Tensor) -> Tensor:
-    """bool (r, K): whether each keypoint (r, K, 3) is labelled and in its box (r, 4), edges too."""
+    """Returns bool (r, K): whether each keypoint (r, K, 3) is labelled and in its box (r, 4), edges
+    too.
+    """
     points = keypoints[..., :2]
     inside = (points >= boxes[:, None, :2]) & (points <= boxes[:, None, 2:])
     return inside.all(dim=-1) & (keypoints[..., 2] >= 1)

@@ -39,7 +39,7 @@ class ConvNorm(nn.Conv2d):
         self.relu = relu
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, inputs, H, W) -> (N, outputs, ceil(H / stride), ceil(W / stride))."""
+        """Returns (N, outputs, ceil(H / stride), ceil(W / stride)) of (N, inputs, H, W)."""
         x = super().forward(x)
         if self.norm is not None:
             x = self.norm(x)

@@ -48,7 +48,7 @@ class LoadReport:
     unexpected: list[str]
 
     def line(self) -> str:
-        """One line for the log, with counts by part; `names` has every tensor."""
+        """Returns one line for the log, with counts by part; `names` has every tensor."""
         parts = [
             f"{len(self.matched)} tensors loaded",
             f"{len(self.expected_missing)} left at their initialisation as expected"
@@ -59,7 +59,7 @@ class LoadReport:
         return "; ".join(parts)
 
     def names(self) -> list[str]:
-        """A line for each fate with the tensors' names, for those who ask for more."""
+        """Returns a line for each fate with the tensors' names, for those who ask for more."""
         fates = {"left": self.expected_missing, "unexpected": self.unexpected}
         return [f"{fate}: {', '.join(names)}" for fate, names in fates.items() if names]
 
@@ -145,7 +145,7 @@ def load_model(detector: BaseDetector, state: Mapping[str, Tensor | np.ndarray])
 
 
 def _place(detector: BaseDetector, name: str) -> str:
-    """The detector's name of a backbone's tensor; its own name if it has no place."""
+    """Returns the detector's name of a backbone's tensor; its own name if it has no place."""
     if timm_network(detector) is not None:
         return f"{NETWORK}{name}"
     theirs = to_detectron2(name)
@@ -159,7 +159,7 @@ def _place(detector: BaseDetector, name: str) -> str:
 
 
 def timm_network(detector: BaseDetector) -> TimmConvNet | None:
-    """The network of timm's under its pyramid; None if it has another backbone."""
+    """Returns the network of timm's under its pyramid; None if it has another backbone."""
     bottom_up = getattr(detector.backbone, "bottom_up", None)
     return bottom_up if isinstance(bottom_up, TimmConvNet) else None
 
@@ -209,7 +209,7 @@ def _load(
 
 
 def _by_part(names: list[str]) -> str:
-    """ ": FPN 16, RPN 6", in the order of a forward pass."""
+    """Returns the counts by part, such as ": FPN 16, RPN 6", in the order of a forward pass."""
     counts = Counter(part_of(name) for name in names)
     order = [*dict.fromkeys(PREFIXES.values()), *sorted(counts)]
     parts = [f"{part} {counts[part]}" for part in dict.fromkeys(order) if part in counts]

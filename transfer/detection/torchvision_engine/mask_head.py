@@ -72,14 +72,14 @@ class MaskHead(nn.Module):
         init_normal(self.predictor, 0.001)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(r, C, P, P) -> logits (r, K, M, M), or (r, 1, M, M) for all classes."""
+        """Returns logits (r, K, M, M), or (r, 1, M, M) for all classes; x is (r, C, P, P)."""
         for name in self.convolutions:
             x = getattr(self, name)(x)
         return self.predictor(F.relu(self.deconv(x)))
 
 
 def mask_loss(logits: Tensor, samples: Sequence[RoiSample]) -> Tensor:
-    """Mean binary cross-entropy of the true class's masks.
+    """Returns the mean binary cross-entropy of the true class's masks.
 
     Args:
         logits: (r, K or 1, M, M) of all foreground boxes of the batch, image by image.
@@ -105,12 +105,12 @@ def _masks_of(sample: RoiSample) -> GroundTruthMasks:
 
 
 def mask_probabilities(logits: Tensor, classes: Tensor) -> Tensor:
-    """(r, K or 1, M, M), predicted classes (r,) -> their probabilities (r, M, M)."""
+    """Returns the probabilities (r, M, M) of predicted classes (r,); logits (r, K or 1, M, M)."""
     return _of_classes(logits, classes).sigmoid()
 
 
 def _of_classes(logits: Tensor, classes: Tensor) -> Tensor:
-    """(r, K or 1, M, M), classes (r,) -> the mask of each one's class (r, M, M)."""
+    """Returns, of masks (r, K or 1, M, M), the one of each object's class (r,): (r, M, M)."""
     if logits.shape[1] == 1:
         return logits[:, 0]
     return logits[torch.arange(len(classes), device=classes.device), classes]

@@ -22,7 +22,7 @@ class GroundTruthMasks(Protocol):
     """The masks of one image's n objects."""
 
     def crop(self, index: Tensor, boxes: Tensor, size: int) -> Tensor:
-        """Objects `index` (r,) inside boxes (r, 4), stretched to bool (r, size, size)."""
+        """Returns objects `index` (r,) inside boxes (r, 4), stretched to bool (r, size, size)."""
 
 
 class Polygons:
@@ -64,7 +64,7 @@ class BitMasks:
 
 
 def rasterise(polygons: Sequence[np.ndarray], box: np.ndarray, size: int) -> np.ndarray:
-    """One object's polygons inside a float32 box (4,), stretched to bool (size, size).
+    """Returns one object's polygons inside a float32 box (4,), stretched to bool (size, size).
 
     The zoom is computed in the box's float32 and applied in the polygons' float64: the last bit
     decides on which side of a pixel a corner falls.

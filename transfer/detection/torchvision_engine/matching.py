@@ -31,12 +31,12 @@ def check_thresholds(key: str, values: Sequence[float], count: int) -> None:
 def match(
     iou: Tensor, *, low: float, high: float, allow_low_quality: bool
 ) -> tuple[Tensor, Tensor]:
-    """IoU (G, n) -> the best ground truth of each box, int64 (n,), and its label, int8 (n,).
+    """Returns the best ground truth of each box, int64 (n,), and its label, int8 (n,).
 
-    Label 1 for IoU >= high, 0 below low, IGNORE between. With `allow_low_quality` every box that
-    ties the best IoU of some ground truth gets 1 as well and keeps its own best ground truth. (A
-    ground truth that overlaps nothing has best IoU 0, and all boxes that do not touch it tie it.)
-    Without ground truth all labels are 0.
+    The IoU is (G, n). Label 1 is for IoU >= high, 0 below low, IGNORE between. With
+    `allow_low_quality` every box that ties the best IoU of some ground truth gets 1 as well and
+    keeps its own best ground truth. (A ground truth that overlaps nothing has best IoU 0, and all
+    boxes that do not touch it tie it.) Without ground truth all labels are 0.
     """
     if iou.shape[0] == 0:
         zeros = iou.new_zeros(iou.shape[1], dtype=torch.int64)
@@ -55,12 +55,14 @@ def match(
 def sample(
     labels: Sequence[Tensor], *, size: int, positive_fraction: float, background: int
 ) -> list[tuple[Tensor, Tensor]]:
-    """Draw up to `size` boxes of each image: its labels (n,) -> indices of positives (p,) and of
+    """Draw up to `size` boxes of each image.
+
+    The labels of an image are (n,). For each image it returns the indices of positives (p,) and of
     negatives (q,).
 
-    Positives (neither `background` nor IGNORE) take at most `positive_fraction` of the places,
-    negatives fill the rest. One torch.randperm for each, on the labels' device and torch's global
-    generator: the draws, and so a training run, are Detectron2's for a seed.
+    Positives (neither `background` nor IGNORE) take at most `positive_fraction` of the places, and
+    negatives fill the rest. There is one torch.randperm for each, on the labels' device and torch's
+    global generator: the draws, and so a training run, are Detectron2's for a seed.
     """
     masks = [((each != IGNORE) & (each != background), each == background) for each in labels]
     found = iter(places([mask for pair in masks for mask in pair]))

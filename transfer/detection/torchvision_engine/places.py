@@ -30,7 +30,7 @@ def _of_count(mask: Tensor, count: int) -> tuple[Tensor, ...]:
 
 
 def nms_in_groups(boxes: Tensor, scores: Tensor, groups: Tensor, threshold: float) -> Tensor:
-    """The rows (k,) that stay of boxes (n, 4), best first; boxes of two groups never meet.
+    """Returns the rows (k,) that stay of boxes (n, 4), best first; boxes of two groups never meet.
 
     As torchvision's `batched_nms`, which is called on the CPU and for very many boxes. On a GPU
     each group's boxes are moved to a place of their own, as torchvision does for few boxes, but the

@@ -48,7 +48,7 @@ class PoolerSpec:
 
 
 def assign_levels(boxes: Tensor, lowest: int, highest: int) -> Tensor:
-    """Boxes (r, 4) -> index (r,) into the maps `lowest`..`highest`, by the square root of area."""
+    """Returns each box's map, (r,) from 0 for `lowest` to `highest`, by the square root of area."""
     sizes = torch.sqrt(area(boxes))
     # The addend keeps the logarithm finite for a box without area.
     levels = torch.floor(CANONICAL_LEVEL + torch.log2(sizes / CANONICAL_SIZE + 1e-8))
@@ -64,7 +64,7 @@ class RoiPooler:
         self.strides, self.aligned = tuple(strides), spec.aligned
 
     def __call__(self, features: Sequence[Tensor], boxes: Sequence[Tensor]) -> Tensor:
-        """Maps (N, C, H, W), N tensors of boxes (., 4) -> (r, C, P, P), image by image."""
+        """Returns features (r, C, P, P), image by image; maps (N, C, H, W), N tensors (., 4)."""
         rois = torch.cat([_with_image(image, box) for image, box in enumerate(boxes)])
         if len(self.strides) == 1:
             return self._pool(features[0], rois, self.strides[0])
@@ -88,12 +88,12 @@ class RoiPooler:
 
 
 def _by_level(levels: Tensor, count: int) -> tuple[Tensor, ...]:
-    """Levels (r,) of `count` maps -> the rows of each map, rising; a GPU waits once for all."""
+    """Returns each map's rows of levels (r,), in ascending order; a GPU waits once for all."""
     maps = torch.arange(count, device=levels.device)
     sizes: list[int] = (levels == maps[:, None]).sum(dim=1).tolist()
     return levels.argsort(stable=True).split(sizes)
 
 
 def _with_image(image: int, boxes: Tensor) -> Tensor:
-    """(n, 4) -> (n, 5): the image's number in front, as roi_align reads boxes."""
+    """Returns boxes (n, 5) with the image's number in front of (n, 4), as roi_align reads them."""
     return torch.cat([boxes.new_full((len(boxes), 1), image), boxes], dim=1)

@@ -22,9 +22,10 @@ PASTED_PIXELS_AT_ONCE = 2**28  # on a GPU: one GiB of float32
 def postprocess(
     detections: Detections, input_size: tuple[int, int], output_size: tuple[int, int]
 ) -> Detections:
-    """Detections in an image of `input_size` (height, width) -> in one of `output_size`.
+    """Returns detections in an image of `output_size`, of those in one of `input_size`.
 
-    Boxes that clipping empties are dropped; mask probabilities (k, M, M) become bool (k, H, W).
+    Both sizes are (height, width). Boxes that clipping empties are dropped; mask probabilities (k,
+    M, M) become bool (k, H, W).
     """
     scale_y = output_size[0] / input_size[0]
     scale_x = output_size[1] / input_size[1]
@@ -45,9 +46,10 @@ def postprocess(
 
 
 def paste_masks(masks: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:
-    """Probabilities (k, M, M) in boxes (k, 4) -> bool (k, H, W) of an image of `size` (H, W).
+    """Returns masks in an image of `size` (H, W), bool (k, H, W), of probabilities (k, M, M).
 
-    Every pixel takes the bilinear value at its centre, zero outside the mask's own pixels.
+    The masks are in boxes (k, 4). Every pixel takes the bilinear value at its centre, zero outside
+    the mask's own pixels.
     """
     pasted = torch.zeros(len(masks), *size, dtype=torch.bool, device=masks.device)
     if masks.device.type == "cpu":
@@ -70,7 +72,7 @@ def paste_masks(masks: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:
 def _sample(
     masks: Tensor, boxes: Tensor, *, rows: tuple[int, int], columns: tuple[int, int]
 ) -> Tensor:
-    """(k, M, M) in boxes (k, 4) -> values (k, height, width) at the pixels of a window."""
+    """Returns the values (k, height, width) at the pixels of a window; masks (k, M, M)."""
     x0, y0, x1, y1 = boxes.split(1, dim=1)
     y = torch.arange(*rows, device=masks.device, dtype=torch.float32) + 0.5
     x = torch.arange(*columns, device=masks.device, dtype=torch.float32) + 0.5

@@ -27,7 +27,7 @@ BatchNorm = nn.modules.batchnorm._BatchNorm
 
 
 def _statistics(layer: BatchNorm) -> tuple[Tensor, Tensor]:
-    """The running mean and variance, each (C,)."""
+    """Returns the running mean and variance, each (C,)."""
     mean, var = layer.running_mean, layer.running_var
     if mean is None or var is None:
         raise ValueError("a batch norm of the detector tracks no statistics")

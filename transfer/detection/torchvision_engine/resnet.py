@@ -45,7 +45,7 @@ TINY_STAGES = ((32, 32, 1), (32, 64, 2), (64, 128, 2))
 
 
 def trunk_name(depth: int, groups: int, width_per_group: int) -> str:
-    """The name in pretrain.backbones, which has the usual ones of these: "resnet50",
+    """Returns the name in pretrain.backbones, which has the usual ones of these: "resnet50",
     "resnext50_32x4d", "wide_resnet50_2"."""
     if groups > 1:
         return f"resnext{depth}_{groups}x{width_per_group}d"
@@ -156,7 +156,7 @@ class ResNetSpec:
         check_equal(ROI_IN, roi, ("res4",))
 
     def build(self) -> ResNet:
-        """The stages up to the last of `out_features`, untrained.
+        """Returns the stages up to the last of `out_features`, untrained.
 
         All four stages are made and the later ones dropped, as upstream does: the layers that
         follow then draw the same random weights for a seed.
@@ -228,7 +228,7 @@ class TinyResNetSpec:
             check_equal(key, names, ("res4",))
 
     def build(self) -> ResNet:
-        """The network, untrained."""
+        """Returns the network, untrained."""
         stages = {
             name: nn.Sequential(BasicBlock(inputs, outputs, stride=stride, norm=self.norm))
             for name, (inputs, outputs, stride) in zip(STAGES, TINY_STAGES)
@@ -257,7 +257,7 @@ class Stem(nn.Module):
         self.pool = pool
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, 3, H, W) -> (N, channels, H / 4, W / 4), or H / 2, W / 2 without the pool."""
+        """Returns (N, channels, H / 4, W / 4) of (N, 3, H, W); without the pool H / 2, W / 2."""
         x = self.conv1(x)
         return F.max_pool2d(x, 3, stride=2, padding=1) if self.pool else x
 
@@ -272,7 +272,7 @@ class Block(nn.Module):
         self.shortcut = ConvNorm(inputs, outputs, 1, stride=stride, norm=norm) if project else None
 
     def add_shortcut(self, x: Tensor, out: Tensor) -> Tensor:
-        """relu(out + shortcut(x)), written into `out`."""
+        """Returns relu(out + shortcut(x)), written into `out`."""
         out += x if self.shortcut is None else self.shortcut(x)
         return F.relu_(out)
 
@@ -292,7 +292,7 @@ class BasicBlock(Block):
         self._init_convolutions(self.conv1, self.conv2)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, inputs, H, W) -> (N, outputs, H / stride, W / stride)."""
+        """Returns (N, outputs, H / stride, W / stride) of (N, inputs, H, W)."""
         return self.add_shortcut(x, self.conv2(self.conv1(x)))
 
 
@@ -329,15 +329,16 @@ class Bottleneck(Block):
         self._init_convolutions(self.conv1, self.conv2, self.conv3)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, inputs, H, W) -> (N, outputs, H / stride, W / stride)."""
+        """Returns (N, outputs, H / stride, W / stride) of (N, inputs, H, W)."""
         return self.add_shortcut(x, self.conv3(self.conv2(self.conv1(x))))
 
 
 def make_stage(
     *, depth: int, stage: int, inputs: int, blocks: BottleneckSpec, dilation: int = 1
 ) -> nn.Sequential:
-    """The blocks of res`stage` (2..5) of a ResNet of `depth`; the first block has the stride, which
-    a dilated stage leaves out."""
+    """Returns the blocks of res`stage` (2..5) of a ResNet of `depth`; the first block has the
+    stride, which a dilated stage leaves out.
+    """
     factor = 2 ** (stage - 2)
     outputs = (64 if depth < 50 else 256) * factor
     middle = blocks.groups * blocks.width_per_group * factor
@@ -379,7 +380,10 @@ class ResNet(nn.Module):
             self.channels[name] = last.outputs
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
-        """(N, 3, H, W) -> {stage: (N, channels[stage], H / strides[stage], W / strides[stage])}."""
+        """Returns the map of each stage of images (N, 3, H, W).
+
+        It is (N, channels[stage], H / strides[stage], W / strides[stage]).
+        """
         x = self.stem(x)
         maps = {}
         for name in self.stages:

@@ -162,7 +162,7 @@ class RetinaNetHead(nn.Module):
         nn.init.constant_(self.cls_score.bias, prior)  # type: ignore[arg-type]
 
     def forward(self, features: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        """L maps (N, C, H, W) -> L logits (N, H*W*A, K) and L deltas (N, H*W*A, 4)."""
+        """Returns L logits (N, H*W*A, K) and L deltas (N, H*W*A, 4), of L maps (N, C, H, W)."""
         logits, deltas = [], []
         for feature in features:
             scores = self.cls_score(self.cls_subnet(feature))
@@ -172,7 +172,7 @@ class RetinaNetHead(nn.Module):
 
 
 def _by_anchor(values: Tensor, count: int) -> Tensor:
-    """(N, A * count, H, W) -> (N, H * W * A, count)."""
+    """Returns (N, H * W * A, count) of (N, A * count, H, W)."""
     split = values.unflatten(1, (-1, count))
     return split.permute(0, 3, 4, 1, 2).flatten(1, 3)
 
@@ -214,8 +214,11 @@ class RetinaNet(BaseDetector):
 
     @torch.no_grad()
     def label_anchors(self, anchors: Tensor, targets: Sequence[Targets]) -> tuple[Tensor, Tensor]:
-        """Anchors (R, 4), N ground truths -> the class of each, int64 (N, R): K for background and
-        IGNORE for neither; and what its loss compares with (N, R, 4), see `BoxLoss.targets`."""
+        """Returns the class of each of R anchors, int64 (N, R), and what its loss compares with.
+
+        The class is K for background and IGNORE for neither. What is compared is (N, R, 4), see
+        `BoxLoss.targets`. The anchors are (R, 4), and `targets` are N ground truths.
+        """
         low, high = self.spec.iou_thresholds
         all_classes, all_wanted = [], []
         for truth in targets:
@@ -236,8 +239,10 @@ class RetinaNet(BaseDetector):
     def losses_of(
         self, logits: Tensor, deltas: Tensor, classes: Tensor, wanted: Tensor, anchors: Tensor
     ) -> dict[str, Tensor]:
-        """Logits (N, R, K), deltas (N, R, 4), classes (N, R), wanted (N, R, 4), anchors (R, 4) ->
-        scalar losses, divided by the running mean of the number of anchors with an object."""
+        """Returns scalar losses, divided by the running mean of how many anchors have an object.
+
+        Logits are (N, R, K), deltas (N, R, 4), classes (N, R), wanted (N, R, 4), anchors (R, 4).
+        """
         spec = self.spec
         valid = classes != IGNORE
         used, positive = places([valid, valid & (classes != spec.num_classes)])
@@ -272,8 +277,10 @@ class RetinaNet(BaseDetector):
     def _find_in_image(
         self, anchors: Sequence[Tensor], scores: Sequence[Tensor], deltas: Sequence[Tensor]
     ) -> Detections:
-        """L anchors (n, 4), scores (n, K) and deltas (n, 4) of one image -> the best after NMS per
-        class, not clipped."""
+        """Returns the best boxes of one image after NMS per class, not clipped.
+
+        On each of L maps, anchors are (n, 4), scores (n, K) and deltas (n, 4).
+        """
         spec = self.spec
         kept = places([level > spec.score_thresh for level in scores])
         boxes, found, classes = [], [], []

@@ -53,7 +53,7 @@ class RoiHeadsSpec(ABC):
 
     @abstractmethod
     def build(self, *, channels: Mapping[str, int], strides: Mapping[str, int]) -> RoiHeads:
-        """The heads on a backbone's maps, which are given by name; untrained."""
+        """Returns the heads on a backbone's maps, which are given by name; untrained."""
 
 
 class RoiHeads(nn.Module, ABC):
@@ -117,11 +117,11 @@ class RoiHeads(nn.Module, ABC):
         proposals: Sequence[Tensor],
         image_sizes: Sequence[tuple[int, int]],
     ) -> list[Detections]:
-        """Maps and N proposals (n, 4) -> N detections without masks and keypoints."""
+        """Returns N detections without masks and keypoints, of maps and N proposals (n, 4)."""
 
     @abstractmethod
     def _mask_features(self, features: dict[str, Tensor], boxes: Sequence[Tensor]) -> Tensor:
-        """Maps and N tensors of boxes (., 4) -> (r, C, P, P) for the mask head."""
+        """Returns the mask head's features (r, C, P, P) of maps and N tensors of boxes (., 4)."""
 
     @abstractmethod
     def _losses(
@@ -130,4 +130,4 @@ class RoiHeads(nn.Module, ABC):
         samples: Sequence[RoiSample],
         image_sizes: Sequence[tuple[int, int]],
     ) -> dict[str, Tensor]:
-        """Maps and N samples -> loss_cls, loss_box_reg and, with masks, loss_mask."""
+        """Returns loss_cls, loss_box_reg and, with masks, loss_mask, of maps and N samples."""

@@ -56,7 +56,7 @@ class RoiSampler:
 
     @torch.no_grad()
     def __call__(self, proposals: Sequence[Tensor], targets: Sequence[Targets]) -> list[RoiSample]:
-        """N proposals (n, 4) and N ground truths -> N samples."""
+        """Returns N samples, of N proposals (n, 4) and N ground truths."""
         labelled = [self._label(*image) for image in zip(proposals, targets)]
         drawn = sample(
             [classes for _, _, classes in labelled],
@@ -77,8 +77,10 @@ class RoiSampler:
         return samples
 
     def _label(self, boxes: Tensor, targets: Targets) -> tuple[Tensor, Tensor, Tensor]:
-        """One image's proposals (n, 4) -> the boxes to draw from (m, 4), the row of the ground
-        truth of each and its class (m,)."""
+        """Returns the boxes to draw from, the rows of their ground truths, and their classes.
+
+        The result is (m, 4), (m,) and (m,); `boxes` are one image's proposals (n, 4).
+        """
         if self.spec.proposal_append_gt:
             boxes = torch.cat([boxes, targets.boxes])
         (threshold,) = self.spec.iou_thresholds
@@ -88,8 +90,11 @@ class RoiSampler:
 def label_boxes(
     boxes: Tensor, targets: Targets, threshold: float, num_classes: int
 ) -> tuple[Tensor, Tensor]:
-    """One image's boxes (m, 4) -> the row of the ground truth of each, int64 (m,), and its class
-    (m,), which is `num_classes`, the background, below the IoU `threshold`."""
+    """Returns the row of the ground truth of each of an image's boxes (m, 4), and its class.
+
+    The rows are int64 (m,). The class (m,) is `num_classes`, the background, if the IoU is below
+    `threshold`.
+    """
     index, labels = match(
         pairwise_iou(targets.boxes, boxes),
         low=threshold,

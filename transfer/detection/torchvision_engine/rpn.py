@@ -108,7 +108,7 @@ class RPNHead(nn.Module):
             init_normal(layer, INIT_STD)
 
     def forward(self, features: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        """L maps (N, C, H, W) -> L logits (N, H*W*A) and L deltas (N, H*W*A, 4)."""
+        """Returns L logits (N, H*W*A) and L deltas (N, H*W*A, 4), of L maps (N, C, H, W)."""
         logits, deltas = [], []
         for feature in features:
             hidden = self.conv(feature)
@@ -171,9 +171,11 @@ class RPN(nn.Module):
 
     @torch.no_grad()
     def label_anchors(self, anchors: Tensor, gt_boxes: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """Anchors (R, 4), N ground truths (G, 4) -> sampled labels (N, R) of 1, 0 and IGNORE, and
-        what their loss compares with (N, R, 4), see `BoxLoss.targets`: of use where the label is
-        1."""
+        """Returns sampled labels (N, R) of 1, 0 and IGNORE, and what their loss compares with.
+
+        The latter is (N, R, 4), see `BoxLoss.targets`, and has a meaning if the label is 1. The
+        anchors are (R, 4), and the N ground truths (G, 4).
+        """
         low, high = self.spec.iou_thresholds
         # Low quality is allowed: otherwise an object that no anchor fits well would never be
         # learned.
@@ -200,8 +202,10 @@ class RPN(nn.Module):
     def losses(
         self, logits: Tensor, deltas: Tensor, labels: Tensor, targets: Tensor, anchors: Tensor
     ) -> dict[str, Tensor]:
-        """Logits (N, R), deltas (N, R, 4), labels (N, R), targets (N, R, 4) and anchors (R, 4) ->
-        scalar losses."""
+        """Returns scalar losses.
+
+        Logits are (N, R), deltas (N, R, 4), labels (N, R), targets (N, R, 4) and anchors (R, 4).
+        """
         used, positive = places([labels >= 0, labels == 1])
         classification = F.binary_cross_entropy_with_logits(
             logits[used], labels[used].to(torch.float32), reduction="sum"
@@ -222,8 +226,9 @@ class RPN(nn.Module):
         deltas: Sequence[Tensor],
         image_sizes: Sequence[tuple[int, int]],
     ) -> tuple[list[Tensor], Tensor]:
-        """The best boxes of every image after NMS within each map, and a bool () whether all boxes
-        and scores were finite; those that are not are left out."""
+        """Returns the best boxes of every image after NMS within each map, and a bool () whether
+        all boxes and scores were finite; those that are not are left out.
+        """
         spec = self.spec
         topk = spec.pre_nms_topk_train if self.training else spec.pre_nms_topk_test
         boxes, scores, levels = [], [], []
@@ -247,7 +252,7 @@ class RPN(nn.Module):
         levels: Tensor,
         image_sizes: Sequence[tuple[int, int]],
     ) -> list[Tensor]:
-        """Boxes (N, n, 4), scores, finiteness (N, n) and maps (n,) -> N images' proposals."""
+        """Returns N images' proposals; boxes (N, n, 4), scores, finiteness (N, n), maps (n,)."""
         clipped = [clip(image, size) for image, size in zip(boxes, image_sizes)]
         kept = places([good & nonempty(image) for good, image in zip(finite, clipped)])
         topk = self.spec.post_nms_topk_train if self.training else self.spec.post_nms_topk_test

@@ -72,7 +72,7 @@ class SimplePyramidSpec:
         check_pyramid([f"p{level}" for level in (*self.levels, self.levels[-1] + 1)], rpn, roi)
 
     def build(self) -> SimpleFeaturePyramid:
-        """The pyramid with its ViT, untrained."""
+        """Returns the pyramid with its ViT, untrained."""
         return SimpleFeaturePyramid(self)
 
 
@@ -101,7 +101,7 @@ class SimpleFeaturePyramid(nn.Module):
         self.channels = {name: spec.out_channels for name in self.out_features}
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
-        """(N, 3, H, W) -> {"p2": (N, out_channels, H / 4, W / 4), ..., "p6": ...}."""
+        """Returns maps "p2" (N, out_channels, H / 4, W / 4) to "p6" of images (N, 3, H, W)."""
         features = self.net(x)
         maps = [getattr(self, name)(features) for name in self.stages]
         maps.append(F.max_pool2d(maps[-1], kernel_size=1, stride=2, padding=0))
@@ -109,7 +109,7 @@ class SimpleFeaturePyramid(nn.Module):
 
 
 def _rescale(width: int, scale: float, norm: str) -> tuple[int, list[nn.Module]]:
-    """Channels after, and the layers of, the change from the ViT's stride to a level's."""
+    """Returns channels after, and the layers of, the change from the ViT's stride to a level's."""
     if scale == 4.0:
         half, quarter = width // 2, width // 4
         between = make_norm(norm, half) or nn.Identity()

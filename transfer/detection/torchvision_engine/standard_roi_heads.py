@@ -153,7 +153,7 @@ class StandardROIHeads(PooledHeads):
     def _predict(
         self, features: dict[str, Tensor], boxes: Sequence[Tensor]
     ) -> tuple[Tensor, Tensor]:
-        """Maps and N tensors of boxes (n, 4) -> logits (r, K + 1), deltas (r, 4 * B)."""
+        """Returns logits (r, K + 1) and deltas (r, 4 * B) of N images' boxes (n, 4)."""
         return self.box_predictor(self.box_head(self.box_pooler(self._maps(features), boxes)))
 
     def _detect(
@@ -179,7 +179,7 @@ class StandardROIHeads(PooledHeads):
 
     @torch.no_grad()
     def _refined(self, deltas: Tensor, samples: Sequence[RoiSample]) -> list[RoiSample]:
-        """The samples with the boxes that the predictor makes of them."""
+        """Returns the samples with the boxes that the predictor makes of them."""
         boxes = self.box_predictor.boxes_of_true_classes(
             deltas,
             [sample.boxes for sample in samples],

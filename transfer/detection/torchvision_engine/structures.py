@@ -54,11 +54,11 @@ class RoiSample:
     positives: int  # known to the host: it need not ask a GPU for the rows with an object
 
     def foreground(self) -> RoiSample:
-        """The rows that hold an object."""
+        """Returns the rows that hold an object."""
         return self._part(slice(self.positives), self.positives)
 
     def rows(self, rows: Tensor) -> RoiSample:
-        """These rows, int64, all of which hold an object."""
+        """Returns these rows, int64, all of which hold an object."""
         return self._part(rows, len(rows))
 
     def _part(self, rows: slice | Tensor, positives: int) -> RoiSample:
@@ -73,7 +73,7 @@ class RoiSample:
 
 
 def foreground_rows(samples: Sequence[RoiSample]) -> Tensor:
-    """int64: the rows that hold an object, of all images' boxes one after the other."""
+    """Returns int64: the rows that hold an object, of all images' boxes one after the other."""
     firsts = accumulate((len(sample.boxes) for sample in samples), initial=0)
     return torch.cat(
         [
@@ -94,7 +94,7 @@ class BoxTargets:
 
     @staticmethod
     def of(samples: Sequence[RoiSample]) -> BoxTargets:
-        """Those of the sampled proposals."""
+        """Returns those of the sampled proposals."""
         return BoxTargets(
             torch.cat([sample.boxes for sample in samples]),
             torch.cat([sample.classes for sample in samples]),

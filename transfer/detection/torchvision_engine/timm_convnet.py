@@ -82,7 +82,7 @@ class TimmConvNetSpec:
         return self.name
 
     def build(self) -> TimmConvNet:
-        """The network with its norms, untrained."""
+        """Returns the network with its norms, untrained."""
         return TimmConvNet(self)
 
 
@@ -115,11 +115,11 @@ class Layout:
     """The structure of timm's network.
 
     Attributes:
-        stages: the last map of a stride -> its parts, in the order in which they run; "stem" is
+        stages: for the last map of each stride, its parts in the order in which they run; "stem" is
             before the first of them, or before the stage of stride 4 has begun.
         after: parts after the last map, which a detector does not use.
-        channels: stage -> channels of its map; strides: of all maps that timm names.
-        places: stage -> the place of its map among timm's.
+        channels: of each stage's map; strides: of all maps that timm names.
+        places: place of each stage's map among timm's.
         batch_norms: whether there is any.
     """
 
@@ -133,7 +133,7 @@ class Layout:
 
 @lru_cache
 def layout_of(name: str) -> Layout:
-    """The parts of a network, from timm's `feature_info`."""
+    """Returns the parts of a network, from timm's `feature_info`."""
     with torch.device("meta"):
         network = _make(name, 0.0)
     info: Sequence[Mapping[str, Any]] = list(getattr(network, "feature_info"))
@@ -161,7 +161,9 @@ def layout_of(name: str) -> Layout:
 
 
 def _parts(network: nn.Module, ends: Sequence[str]) -> list[str]:
-    """The network's children in order, those that hold an end of a stage by their own children."""
+    """Returns the network's children in order, those that hold an end of a stage by their own
+    children.
+    """
     parts: list[str] = []
     for name, child in network.named_children():
         inside = any(end.startswith(f"{name}.") for end in ends)
@@ -205,7 +207,10 @@ class TimmConvNet(nn.Module):
         self.maps_of: Callable[..., list[Tensor]] = getattr(self.network, "forward_intermediates")
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
-        """(N, 3, H, W) -> {stage: (N, channels[stage], H / strides[stage], W / strides[stage])}."""
+        """Returns the map of each stage of images (N, 3, H, W).
+
+        It is (N, channels[stage], H / strides[stage], W / strides[stage]).
+        """
         places = list(self.places.values())
         found = self.maps_of(x, indices=places, intermediates_only=True)
         maps = dict(zip(self.places, found))

@@ -82,7 +82,7 @@ class ViTSpec:
 
 
 class PatchEmbed(nn.Module):
-    """One strided convolution, `proj`: (N, 3, H * p, W * p) -> (N, H, W, D)."""
+    """One strided convolution, `proj`, from (N, 3, H * p, W * p) to (N, H, W, D)."""
 
     def __init__(self, patch_size: int, width: int) -> None:
         super().__init__()
@@ -109,7 +109,7 @@ class Attention(nn.Module):
             self.rel_pos_w = nn.Parameter(torch.zeros(2 * grid - 1, width // heads))
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """(N, H, W, D) -> same."""
+        """Transforms tokens (N, H, W, D) and keeps their shape."""
         count, height, width, _ = tokens.shape
         parts = self.qkv(tokens).reshape(count, height * width, 3, self.heads, -1)
         query, key, value = parts.permute(2, 0, 3, 1, 4).flatten(1, 2)  # each (N * h, H * W, d)
@@ -132,7 +132,7 @@ class Mlp(nn.Module):
         self.fc2 = nn.Linear(4 * width, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(..., D) -> same."""
+        """Transforms (..., D) and keeps its shape."""
         return self.fc2(F.gelu(self.fc1(x)))
 
 
@@ -154,7 +154,7 @@ class Block(nn.Module):
         self.window = window
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """(N, H, W, D) -> same."""
+        """Transforms tokens (N, H, W, D) and keeps their shape."""
         x = self.norm1(tokens)
         if self.window:
             x = from_windows(self.attn(to_windows(x, self.window)), *x.shape[1:3])
@@ -187,7 +187,7 @@ class ViT(nn.Module):
         self.apply(_init)
 
     def forward(self, images: Tensor) -> Tensor:
-        """(N, 3, H * patch_size, W * patch_size) -> (N, D, H, W)."""
+        """Returns the last map (N, D, H, W) of images (N, 3, H * patch_size, W * patch_size)."""
         tokens = self.patch_embed(images)
         tokens = tokens + absolute_positions(self.pos_embed, *tokens.shape[1:3])
         for block in self.blocks:

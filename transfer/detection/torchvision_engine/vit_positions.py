@@ -15,7 +15,7 @@ from torch import Tensor
 
 
 def to_windows(tokens: Tensor, side: int) -> Tensor:
-    """(N, H, W, D) -> (N * windows, s, s, D), padded below and right with zeros if needed."""
+    """Cuts (N, H, W, D) into (N * windows, s, s, D), with zeros below and right if needed."""
     height, width = tokens.shape[1:3]
     padded = F.pad(tokens, (0, 0, 0, -width % side, 0, -height % side))
     rows, columns = padded.shape[1] // side, padded.shape[2] // side
@@ -24,7 +24,7 @@ def to_windows(tokens: Tensor, side: int) -> Tensor:
 
 
 def from_windows(windows: Tensor, height: int, width: int) -> Tensor:
-    """The inverse of `to_windows`: (N * windows, s, s, D) -> (N, height, width, D)."""
+    """The inverse of `to_windows`: (N * windows, s, s, D) becomes (N, height, width, D)."""
     side = windows.shape[1]
     rows, columns = math.ceil(height / side), math.ceil(width / side)
     grid = windows.unflatten(0, (-1, rows, columns)).transpose(2, 3)
@@ -32,9 +32,10 @@ def from_windows(windows: Tensor, height: int, width: int) -> Tensor:
 
 
 def absolute_positions(table: Tensor, height: int, width: int) -> Tensor:
-    """Learned positions (1, 1 + side * side, D), the class token's first -> (1, height, width, D).
+    """Returns positions (1, height, width, D) of learned ones (1, 1 + side * side, D).
 
-    The class token's is dropped, the others are resampled bicubically if the grid differs.
+    The first, the class token's, is dropped; the others are resampled bicubically if the grid
+    differs.
     """
     grid = table[:, 1:]
     side = math.isqrt(grid.shape[1])
@@ -50,10 +51,10 @@ def absolute_positions(table: Tensor, height: int, width: int) -> Tensor:
 
 
 def relative_table(table: Tensor, side: int) -> Tensor:
-    """Positions by distance (L, d) -> by query and key (side, side, d), along one axis.
+    """Returns positions by query and key (side, side, d) of those by distance (L, d), on one axis.
 
-    Row i of the table belongs to the distance i - (L - 1) / 2 of query minus key; a table of
-    another grid's size is resampled linearly.
+    Row i of the table belongs to the distance i - (L - 1) / 2 of query minus key; a table of a
+    different grid's size is resampled linearly.
     """
     distances = 2 * side - 1
     if len(table) != distances:
@@ -65,7 +66,7 @@ def relative_table(table: Tensor, side: int) -> Tensor:
 def add_relative_positions(
     scores: Tensor, query: Tensor, rows: Tensor, columns: Tensor, height: int, width: int
 ) -> Tensor:
-    """Attention scores plus what each query makes of the distance to each key.
+    """Returns the attention scores plus what each query makes of the distance to each key.
 
     Args:
         scores: (N * h, H * W, H * W).

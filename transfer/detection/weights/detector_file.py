@@ -114,7 +114,7 @@ class DetectorWeights(Weights):
 
 
 def kind_of(source: OpenedWeights) -> str:
-    """DETECTOR, OTHER_MODEL or BACKBONE, by the names of the tensors.
+    """Returns DETECTOR, OTHER_MODEL or BACKBONE, by the names of the tensors.
 
     Raises:
         InputError: the file is unreadable.
@@ -132,7 +132,7 @@ def kind_of(source: OpenedWeights) -> str:
 
 
 def architecture_of(names: Iterable[str]) -> str:
-    """ "FPN", "C4", "C5", "TINY" or "VIT", as `architectures.architecture`."""
+    """Returns "FPN", "C4", "C5", "TINY" or "VIT", as `architectures.architecture`."""
     prefixes = {".".join(name.split(".")[:2]) for name in names}
     if VITDET.rstrip(".") in prefixes:
         return "VIT"
@@ -173,7 +173,9 @@ def _tensors(model: ModelFile) -> dict[str, Tensor]:
 def _backbone(
     source: OpenedWeights, model: ModelFile, tensors: Mapping[str, Tensor], cfg: CfgNode
 ) -> Weights:
-    """The backbone among a model's tensors, complete; the values of all tensors are checked."""
+    """Returns the backbone among a model's tensors, complete; the values of all tensors are
+    checked.
+    """
     state, backbone, left_out = _named(source, tensors, cfg)
     unused = {
         name: torch.empty(shape, device="meta")
@@ -194,8 +196,8 @@ def _backbone(
 def _named(
     source: OpenedWeights, tensors: Mapping[str, Tensor], cfg: CfgNode
 ) -> tuple[dict[str, Tensor], str, tuple[str, ...]]:
-    """The backbone's tensors under their canonical names, which backbone it is, and what the names
-    of those begin with that a detector leaves out.
+    """Returns the backbone's tensors under their canonical names, which backbone it is, and what
+    the names of those begin with that a detector leaves out.
 
     A network of timm's is the one that the config names.
     """
@@ -215,7 +217,7 @@ def _named(
 
 
 def _canonical(name: str) -> str | None:
-    """`roi_heads.res5.0.conv1.weight` -> `layer4.0.conv1.weight`; None outside the backbone.
+    """Returns `layer4.0.conv1.weight` for `roi_heads.res5.0.conv1.weight`; None for other parts.
 
     Relative positions are a detector's own: a ViT does not have them before.
     """
@@ -238,7 +240,8 @@ class StatedInput:
 
 
 def stated_input(model: ModelFile, model_file: Path, cfg: CfgNode) -> StatedInput:
-    """What the model's file says of its input, or the config next to it, or the config in use.
+    """Returns what the model's file says of its input, or the config next to it, or the config in
+    use.
 
     Warns, once in a process, if the config in use decides.
     """
@@ -259,8 +262,9 @@ def stated_input(model: ModelFile, model_file: Path, cfg: CfgNode) -> StatedInpu
 
 
 def named_classes(model: ModelFile, model_file: Path) -> tuple[str, ...] | None:
-    """The names of a model's classes, in its order: those in the file, or TRANSFER.CLASSES of the
-    config next to it; None if neither names them."""
+    """Returns the names of a model's classes, in its order: those in the file, or TRANSFER.CLASSES
+    of the config next to it; None if neither names them.
+    """
     if model.classes is not None:
         return model.classes
     stated = _read_config(model_file.parent / CONFIG)
@@ -268,7 +272,7 @@ def named_classes(model: ModelFile, model_file: Path) -> tuple[str, ...] | None:
 
 
 def shown_classes(names: Sequence[str]) -> str:
-    """The names for a message, only the first ones if there are many."""
+    """Returns the names for a message, only the first ones if there are many."""
     listed = ", ".join(names[:SHOWN])
     return f"{listed}, ... ({len(names)} in all)" if len(names) > SHOWN else listed
 
@@ -300,12 +304,16 @@ def compare_beside(model_file: Path, cfg: CfgNode) -> None:
 
 
 def _as_lists(value: object) -> object:
-    """The value with lists for tuples at every depth, so that one compares equal to the other."""
+    """Returns the value with lists for tuples at every depth, so that one compares equal to the
+    other.
+    """
     return [_as_lists(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 def _read_config(path: Path) -> CfgNode | None:
-    """The keys of INPUT, COMPARED and CLASSES; None if the file is not a config of Detectron2."""
+    """Returns the keys of INPUT, COMPARED and CLASSES; None if the file is not a config of
+    Detectron2.
+    """
     if not path.is_file():
         return None
     try:

@@ -67,7 +67,7 @@ class Part:
         return bool(self.names) and not self.reason
 
     def line(self) -> str:
-        """What became of it, for the log."""
+        """Returns what became of it, for the log."""
         if not self.names:
             return f"{self.name}: left out, {self.reason}"
         count = f"{self.name}: {len(self.names)} tensors"
@@ -78,7 +78,9 @@ class Part:
 
 
 def part_of(name: str) -> str:
-    """The part that a tensor belongs to; the name of its module if that is not one of ours."""
+    """Returns the part that a tensor belongs to; the name of its module if that is not one of
+    ours.
+    """
     for prefix, part in PREFIXES.items():
         if name.startswith(prefix):
             return part
@@ -86,7 +88,7 @@ def part_of(name: str) -> str:
 
 
 def match_parts(own: Shapes, file: Mapping[str, Tensor], other_classes: str = "") -> list[Part]:
-    """What the file can start, by part; parts that are not ours come last.
+    """Returns what the file can start, by part; parts that are not ours come last.
 
     Args:
         own: shapes in the detector that is built; file: the tensors in the file.
@@ -106,8 +108,8 @@ def in_class_order(
     theirs: Sequence[str] | None,
     ours: Sequence[str] | None,
 ) -> tuple[Mapping[str, Tensor], str]:
-    """A detector's tensors with the predictors' rows in the order of the data's classes, and why
-    the predictors cannot be taken ("": they can).
+    """Returns a detector's tensors with the predictors' rows in the order of the data's classes,
+    and why the predictors cannot be taken ("": they can).
 
     Args:
         source: how messages name the file.
@@ -134,7 +136,7 @@ def in_class_order(
 def reordered(
     tensors: Mapping[str, Tensor], theirs: Sequence[str], ours: Sequence[str]
 ) -> dict[str, Tensor]:
-    """A detector's tensors with its predictors' rows in another order of the same classes.
+    """Returns a detector's tensors with its predictors' rows in another order of the same classes.
 
     Args:
         theirs: names of the classes in the order of the rows; ours: in the order that is wanted.
@@ -178,7 +180,7 @@ def _match(part: str, ours: Shapes, theirs: Shapes, other_classes: str) -> Part:
 
 
 def _classes(shapes: Shapes) -> int | None:
-    """Foreground classes of a predictor; None for a predictor that is not known here."""
+    """Returns foreground classes of a predictor; None for a predictor that is not known here."""
     for name, shape in shapes.items():
         if name.endswith("cls_score.weight"):
             return shape[0] - 1  # the background is a class of its own

@@ -31,7 +31,7 @@ from transfer.training.files import read_model
 
 
 def with_detector(cfg: CfgNode, source: OpenedWeights, config_name: str) -> CfgNode:
-    """The config completed by the facts of the complete detector in a file.
+    """Returns the config completed by the facts of the complete detector in a file.
 
     Raises InputError if the file is not a detector, or not the config's: Detectron2 itself would
     only warn of tensors that have a different shape, and predict with untrained ones.
@@ -49,7 +49,8 @@ def with_detector(cfg: CfgNode, source: OpenedWeights, config_name: str) -> CfgN
 
 
 def classes_to_score(cfg: CfgNode, source: OpenedWeights) -> tuple[str, ...]:
-    """The names of the classes of a model in its own order, compared with those of the data.
+    """Returns the names of the classes of a model in its own order, compared with those of the
+    data.
 
     They are those in the model's file or in the config next to it. If neither names them, they are
     TRANSFER.CLASSES, or those of the training set, or, with a warning, those of
@@ -74,7 +75,7 @@ def classes_to_score(cfg: CfgNode, source: OpenedWeights) -> tuple[str, ...]:
 def order_of(
     model: str, theirs: Sequence[str], data: str, ours: Sequence[str], *, complete: bool
 ) -> tuple[str, ...]:
-    """The order in which a model's data must be read: the model's own.
+    """Returns the order in which a model's data must be read: the model's own.
 
     Warns, once in a process, if the data has a different one.
 
@@ -103,7 +104,7 @@ def order_of(
 
 
 def _of_split(cfg: CfgNode, theirs: Sequence[str]) -> Sequence[str]:
-    """The classes of the test set in its own order.
+    """Returns the classes of the test set in its own order.
 
     A VOC folder has neither an order of its own nor a list: its names are those of all its files,
     and the test split may not use all of them.
@@ -117,7 +118,7 @@ def _of_split(cfg: CfgNode, theirs: Sequence[str]) -> Sequence[str]:
 
 
 def _of_data(cfg: CfgNode) -> tuple[str, ...]:
-    """The training set's classes if it is there, otherwise the test set's."""
+    """Returns the training set's classes if it is there, otherwise the test set's."""
     try:
         return class_names(cfg.DATASETS.TRAIN) if cfg.DATASETS.TRAIN else _of_test(cfg)
     except InputError:

@@ -46,7 +46,7 @@ STATISTICS = (".running_mean", ".running_var", ".num_batches_tracked")
 
 
 def with_init(cfg: CfgNode, source: OpenedWeights) -> CfgNode:
-    """The config with TRANSFER.INIT decided: BACKBONE or DETECTOR.
+    """Returns the config with TRANSFER.INIT decided: BACKBONE or DETECTOR.
 
     Raises InputError if the file is not what INIT asks for.
     """
@@ -117,14 +117,18 @@ def read_backbone(source: OpenedWeights, cfg: CfgNode, seed: int) -> Weights:
 
 
 def has_batch_norm(cfg: CfgNode) -> bool:
-    """Whether the config's backbone has batch norms, in whose place MODEL.RESNETS.NORM is."""
+    """Returns whether the config's backbone has batch norms, in whose place MODEL.RESNETS.NORM
+    is.
+    """
     if is_timm(cfg):
         return layout_of(cfg.MODEL.BACKBONE.NAME).batch_norms
     return not is_vit(cfg)
 
 
 def _without_batch_norm(state: Mapping[str, Tensor], norm: str) -> dict[str, Tensor]:
-    """An untrained ResNet's tensors without what the norm of that name ("": none) does not have."""
+    """Returns an untrained ResNet's tensors without what the norm of that name ("": none) does not
+    have.
+    """
     kept = {name: value for name, value in state.items() if not name.endswith(STATISTICS)}
     return kept if norm else {name: value for name, value in kept.items() if value.dim() > 1}
 
@@ -146,13 +150,15 @@ def check_backbone(source: OpenedWeights | str, weights: Weights, cfg: CfgNode) 
 
 
 def with_backbone(cfg: CfgNode, weights: Weights) -> CfgNode:
-    """The config completed by the facts of a backbone's weights."""
+    """Returns the config completed by the facts of a backbone's weights."""
     positions = count_positions(weights.state)
     return with_preprocess(cfg, weights.preprocess, weights.architecture, positions)
 
 
 def count_positions(state: Mapping[str, Tensor], prefix: str = "") -> int:
-    """The number of positions of a ViT whose names have the prefix; 0 for any other backbone."""
+    """Returns the number of positions of a ViT whose names have the prefix; 0 for any other
+    backbone.
+    """
     positions = state.get(f"{prefix}pos_embed")
     return 0 if positions is None else positions.shape[1]
 
@@ -160,7 +166,9 @@ def count_positions(state: Mapping[str, Tensor], prefix: str = "") -> int:
 def _with_fitting(
     weights: DetectorWeights, source: OpenedWeights, cfg: CfgNode, classes: Sequence[str] | None
 ) -> DetectorWeights:
-    """The weights with `fitting`: the tensors of the parts that fit the config's detector."""
+    """Returns the weights with `fitting`: the tensors of the parts that fit the config's
+    detector.
+    """
     found, built = architecture_of(weights.detector), architecture(cfg)
     if found != built:
         raise InputError(
@@ -184,7 +192,9 @@ def _with_fitting(
 
 
 def _of_vit(cfg: CfgNode, weights: Weights) -> CfgNode:
-    """The config with the shapes that a ViT's weights decide; `with_backbone` sets them later."""
+    """Returns the config with the shapes that a ViT's weights decide; `with_backbone` sets them
+    later.
+    """
     if not is_vit(cfg):
         return cfg
     heads = weights.architecture.get("num_heads", cfg.TRANSFER.VIT.HEADS)

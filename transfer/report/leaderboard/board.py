@@ -116,12 +116,12 @@ class Leaderboard:
     rows: list[Checkpoint]  # those that are ranked, the best first, then the others
     ranked_on: list[TaskRanks]
     overall: list[Overall]
-    drawn: dict[str, np.ndarray]  # label of a task -> (B, k), means of `TaskRanks.rows`
+    drawn: dict[str, np.ndarray]  # by label of a task: (B, k), means of `TaskRanks.rows`
     notes: list[str]
 
     @cached_property
     def places(self) -> dict[tuple[str, str], int]:
-        """(label of a task, label of a row) -> its number in the task."""
+        """Returns a row's number in a task, by the labels of the task and of the row."""
         return {
             (task.label, row.label): number
             for task in self.tasks

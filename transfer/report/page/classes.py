@@ -19,7 +19,7 @@ from transfer.report.rows_columns_cells import Cell, Protocol, Results
 MOST_CLASSES = 24  # in one figure; the largest differences first
 MOST_DIFFERENCES = 12
 
-Values = dict[int, dict[str, float]]  # series -> class -> percent
+Values = dict[int, dict[str, float]]  # percent by series and class
 
 
 def by_class(results: Results, artifacts: Artifacts) -> Group:

@@ -33,7 +33,7 @@ Box = Sequence[float]  # x1, y1, x2, y2, score, class; XYXY in pixels
 class Gallery:
     """One protocol's test images.
 
-    `panels[series][image]` is a figure; `orders` has "0-1" -> [[image, disagreement], ...], the
+    `panels[series][image]` is a figure; `orders` has [[image, disagreement], ...] under "0-1", the
     largest first, for each two checkpoints, the lower series first. `sheet` is a data URI or "".
     """
 
@@ -44,7 +44,7 @@ class Gallery:
     sheet_size: tuple[int, int]
     panels: dict[int, list[Markup]] = field(repr=False)
     orders: dict[str, list[list[float]]] = field(repr=False)
-    trials: dict[int, str] = field(default_factory=dict)  # series -> text that names its trial
+    trials: dict[int, str] = field(default_factory=dict)  # the text that names a series' trial
 
 
 def collect_galleries(results: Results, artifacts: Artifacts, pictures: bool) -> list[Gallery]:

@@ -39,7 +39,7 @@ def randomised(vit: ViT) -> ViT:
 
 
 def slow_attention(attention: Attention, tokens: Tensor) -> Tensor:
-    """(H, W, D) -> same, one query, head and key at a time."""
+    """Attention over tokens (H, W, D), one query, head and key at a time."""
     height, width, dim = tokens.shape
     heads, size = attention.heads, dim // attention.heads
     flat = tokens.reshape(-1, dim)
@@ -61,7 +61,7 @@ def slow_attention(attention: Attention, tokens: Tensor) -> Tensor:
 
 
 def slow_block(block: Block, tokens: Tensor) -> Tensor:
-    """(H, W, D) -> same, window after window."""
+    """A block on tokens (H, W, D), window after window."""
     height, width, dim = tokens.shape
     x = F.layer_norm(tokens, (dim,), block.norm1.weight, block.norm1.bias, 1e-6)
     if block.window:

@@ -226,7 +226,7 @@ def test_intervals_hold_the_true_place() -> None:
 
 
 def _noisy(means: np.ndarray, draws: np.random.Generator, again: int = 1) -> np.ndarray:
-    """(T, k) -> (T, again, k): each mean over three trials with a standard deviation of 0.5."""
+    """Returns (T, again, k): for means (T, k), those of three trials with deviations of 0.5."""
     shape = (means.shape[0], again, means.shape[1])
     noisy: np.ndarray = means[:, None] + draws.normal(0, 0.5 / np.sqrt(3), shape)
     return noisy

@@ -17,7 +17,7 @@ Writer = Callable[..., Path]
 
 
 def _rows(page: str, table: str) -> dict[str, list[str]]:
-    """First cell -> the others, as text, of the rows of one table's bodies."""
+    """Returns the other cells, as text, by the first cell of each row of one table's bodies."""
     body = page[page.index(f'id="{table}"') :]
     body = body[body.index("<tbody") : body.index("</table>")]
     rows = {}

@@ -14,7 +14,7 @@ from PIL import Image, ImageFilter
 
 from transfer.report.run import write_report
 
-TASKS = {  # protocol -> (task, metrics, number of classes)
+TASKS = {  # by protocol: task, metrics, number of classes
     "knn_imagenet": ("knn", ["knn10_top1", "knn20_top1", "knn200_top1"], 1000),
     "linear_imagenet": ("linear", ["top1", "top5"], 1000),
     "linear_inat18": ("linear", ["top1", "top5"], 2000),
@@ -32,7 +32,7 @@ TASKS = {  # protocol -> (task, metrics, number of classes)
 
 @pytest.fixture
 def pictures() -> dict[str, bytes]:
-    """File name -> content, as hard to compress as photographs are: blurred noise."""
+    """Returns contents by file name, as hard to compress as photographs are: blurred noise."""
     pixels = np.random.default_rng(0).integers(0, 255, (768, 1152, 3), dtype=np.uint8)
     photo = Image.fromarray(pixels).filter(ImageFilter.GaussianBlur(1.5))
     kernels = Image.fromarray(pixels[: 29 * 8, : 29 * 8])

@@ -54,7 +54,7 @@ from mmseg.registry import MODELS  # noqa: E402
 from mmseg.structures import SegDataSample  # noqa: E402
 
 CONFIGS = Path(mmseg.__file__).parent / ".mim/configs"
-# The beginnings of our names -> of theirs; the first that fits is replaced.
+# By the beginnings of our names: those of theirs; the first that fits is replaced.
 PLACES = {
     "head.pooled.": "decode_head.psp_modules.",
     "head.after_pooling.": "decode_head.bottleneck.",
