@@ -91,8 +91,6 @@ def test_a_head_that_was_trained_on_random_crops(root: Path, tmp_path: Path, kin
         "1",
         "SOLVER.LR_PER_256",
         "(1.0,)",
-        "TRAIN.AMP",
-        "none",
     ]
     assert main(train) == 0
     words = [*TEST, "PROTOCOL.INTERPOLATION", "bicubic", "HEAD.RUN", str(tmp_path / "head")]
