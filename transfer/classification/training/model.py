@@ -91,12 +91,19 @@ def trained_head(model: Classifier, classes: tuple[str, ...]) -> TrainedHead | N
     """
     if not (model.frozen and model.names == [""] and model.extract is pooled):
         return None
-    *norms, linear = [m for m in model.heads.modules() if isinstance(m, (_BatchNorm, nn.Linear))]
-    mean, scale = torch.zeros_like(linear.weight[0]), torch.ones_like(linear.weight[0])
-    for norm in norms:  # without weight and bias, see `heads`
+    parts = [part for part in model.heads.modules() if isinstance(part, (_BatchNorm, nn.Linear))]
+    linear = parts[-1]
+    assert isinstance(linear, nn.Linear)
+    mean, scale = torch.zeros(linear.in_features), torch.ones(linear.in_features)
+    for norm in parts[:-1]:  # without weight and bias, see `heads`
+        assert isinstance(norm, _BatchNorm)
+        assert norm.running_mean is not None and norm.running_var is not None
         mean, scale = norm.running_mean, (norm.running_var + norm.eps).rsqrt()
-    tensors = [t.detach().float().cpu() for t in (linear.weight.T, linear.bias, mean, scale)]
-    return TrainedHead(*(t.contiguous() for t in tensors), classes=classes)
+    weight, bias, mean, scale = [
+        tensor.detach().float().cpu().contiguous()
+        for tensor in (linear.weight.T, linear.bias, mean, scale)
+    ]
+    return TrainedHead(weight, bias, mean, scale, classes)
 
 
 def changed_tensors(trunk: nn.Module, state: Mapping[str, Tensor]) -> list[str]:
