@@ -80,8 +80,13 @@ def test_detector(case: str) -> None:
 def check_sketch(
     found: np.ndarray, golden: np.ndarray, tolerance: float, names: np.ndarray
 ) -> None:
-    """Norm and projection of each tensor, within a share of its norm."""
-    off = np.abs(found - golden).max(axis=1, initial=0.0) / np.maximum(golden[:, 0], 1e-12)
+    """Norm and projection of each tensor, within a share of its norm.
+
+    A gradient that is zero but for rounding, such as that of a bias before a softmax over places,
+    is compared with the largest norm: its own differs from processor to processor.
+    """
+    least = max(1e-12, 1e-6 * golden[:, 0].max(initial=0.0))
+    off = np.abs(found - golden).max(axis=1, initial=0.0) / np.maximum(golden[:, 0], least)
     worst = int(off.argmax()) if len(off) else 0
     assert not len(off) or off[worst] <= tolerance, (names[worst], off[worst])
 
