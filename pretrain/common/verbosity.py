@@ -6,8 +6,11 @@ goes to a run's log.txt does not become less: --quiet is about the terminal.
 
 from __future__ import annotations
 
+import logging
 import os
 from argparse import SUPPRESS, Action, ArgumentParser, Namespace
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 VARIABLE = "MSCN_LOG"
 QUIET, VERBOSE = "QUIET", "DEBUG"
@@ -40,3 +43,15 @@ def is_quiet() -> bool:
 def is_verbose() -> bool:
     """Returns whether long lists and tracebacks are wanted."""
     return os.environ.get(VARIABLE, "").upper() == VERBOSE
+
+
+@contextmanager
+def quieted(name: str) -> Iterator[None]:
+    """Silences a library's logger up to its warnings, inside the block."""
+    logger = logging.getLogger(name)
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)

@@ -11,6 +11,7 @@ import logging
 import os
 import re
 from collections.abc import Callable
+from contextlib import nullcontext
 from http.client import HTTPException
 from pathlib import Path
 from typing import BinaryIO
@@ -25,7 +26,7 @@ from pretrain.common.lookup import near_matches
 from pretrain.common.progress import ProgressBar
 from pretrain.common.safe_json import read_json
 from pretrain.common.temporaries import sweep
-from pretrain.common.verbosity import is_verbose
+from pretrain.common.verbosity import is_verbose, quieted
 from pretrain.data.preprocess import Preprocess
 from transfer.checkpoints.files import Source, file_sha256
 from transfer.checkpoints.folder import (
@@ -269,12 +270,13 @@ def _hub_file(source: str, repo: str, name: str, revision: str | None) -> Path |
     kept = _in_hub_cache(repo, name, revision)
     if isinstance(kept, str):
         return Path(kept)
-    if not is_verbose():  # its two lines for each of six attempts; the error below says it once
-        logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
+    # its two lines for each of six attempts; the error below says it once
+    silence = nullcontext() if is_verbose() else quieted("huggingface_hub")
     try:
-        found = hf_hub_download(
-            repo, name, revision=revision, endpoint=endpoint, etag_timeout=TIMEOUT_SECONDS
-        )
+        with silence:
+            found = hf_hub_download(
+                repo, name, revision=revision, endpoint=endpoint, etag_timeout=TIMEOUT_SECONDS
+            )
         return Path(found)
     except LocalEntryNotFoundError as error:
         if kept is _CACHED_NO_EXIST:

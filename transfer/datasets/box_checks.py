@@ -1,4 +1,4 @@
-"""Which annotated boxes are taken: one rule for the COCO and the VOC reader.
+"""Which annotated boxes are taken, one rule for the COCO and the VOC reader, and how two overlap.
 
 Boxes are XYXY in pixels, 0-based and half-open, and are checked against the size of their image.
 Findings go to the reader's Findings. A box always keeps its annotated numbers: training clips it to
@@ -11,7 +11,7 @@ x1, y1, x2, y2 read as x, y, width, height.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from pretrain.common.findings import Findings
 from transfer.datasets.samples import AREALESS
@@ -149,3 +149,13 @@ def _within(box: Box, width: int, height: int) -> bool:
 
 def _place(where: str, box: Box, width: int, height: int) -> str:
     return f"{where} ({', '.join(f'{value:g}' for value in box)}) in {width} x {height}"
+
+
+def iou(one: Sequence[float], two: Sequence[float]) -> float:
+    """Returns the intersection over union of two boxes, which start with XYXY."""
+    width = min(one[2], two[2]) - max(one[0], two[0])
+    height = min(one[3], two[3]) - max(one[1], two[1])
+    if width <= 0 or height <= 0:
+        return 0.0
+    areas = sum((box[2] - box[0]) * (box[3] - box[1]) for box in (one, two))
+    return width * height / (areas - width * height)

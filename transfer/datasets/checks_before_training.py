@@ -20,7 +20,7 @@ from pretrain.common.errors import InputError
 from pretrain.common.findings import Findings
 from pretrain.data.fingerprint import mixed
 from pretrain.data.origins import evenly
-from transfer.datasets.box_checks import TOLERANCE_PX, Box
+from transfer.datasets.box_checks import TOLERANCE_PX, Box, iou
 from transfer.datasets.coco_masks import mask_box
 from transfer.datasets.samples import DetectionSet
 
@@ -243,11 +243,9 @@ def _has_area(box: Box) -> bool:
 
 def _overlap(one: Box, other: Box) -> float:
     """IoU of two boxes. Each is a pixel larger on each side: tiny masks end at whole pixels."""
-    low = np.maximum(one[:2], other[:2]) - TOLERANCE_PX
-    high = np.minimum(one[2:], other[2:]) + TOLERANCE_PX
-    shared = float(np.maximum(high - low, 0).prod())
-    areas = [float((np.subtract(b[2:], b[:2]) + 2 * TOLERANCE_PX).prod()) for b in (one, other)]
-    return shared / (sum(areas) - shared)
+    low, high = -TOLERANCE_PX, TOLERANCE_PX
+    first, second = [np.add(box, (low, low, high, high)).tolist() for box in (one, other)]
+    return iou(first, second)
 
 
 def _repeated_objects(data: DetectionSet) -> list[int]:

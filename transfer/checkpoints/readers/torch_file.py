@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +11,7 @@ import torch
 
 from pretrain.common.errors import InputError
 from pretrain.common.torch_files import check_torch_file
+from pretrain.common.verbosity import quieted
 from transfer.checkpoints.readers.numpy_pickle import STAND_INS, settled
 from transfer.checkpoints.readers.plain_calls import PATHS, no_bytes
 from transfer.checkpoints.readers.reading_budget import budget_for
@@ -73,7 +71,7 @@ def read_torch(file: Path, trust: bool = False) -> tuple[Any, str | None]:
     """
     check_torch_file(file)
     try:
-        with warnings.catch_warnings(), _quiet(MESHES):
+        with warnings.catch_warnings(), quieted(MESHES):
             warnings.simplefilter("ignore")  # a warning of torch about old kinds of tensors
             content = _loaded(file, trust)
     except InputError:
@@ -101,18 +99,6 @@ def _loaded(file: Path, trust: bool) -> Any:
         content = settled(torch.load(source, "cpu", weights_only=True))
         check_sharing(content, file)
         return content
-
-
-@contextmanager
-def _quiet(name: str) -> Iterator[None]:
-    """Silences one logger's warnings."""
-    logger = logging.getLogger(name)
-    before = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(before)
 
 
 def _reason(file: Path, error: Exception) -> str:

@@ -15,6 +15,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from transfer.datasets.box_checks import iou
 from transfer.report.figures.boxes import box_figure
 from transfer.report.page.artifacts import Artifacts, drawable
 from transfer.report.page.pictures import PICTURE_FAULTS, data_uri, read_picture
@@ -225,13 +226,3 @@ def hits(found: Sequence[Box], truth: Sequence[Box]) -> list[bool | None]:
             free.remove(best)
             results.append(True)
     return results
-
-
-def iou(one: Box, two: Box) -> float:
-    """Returns the intersection over union of two boxes, in half-open pixels."""
-    width = min(one[2], two[2]) - max(one[0], two[0])
-    height = min(one[3], two[3]) - max(one[1], two[1])
-    if width <= 0 or height <= 0:
-        return 0.0
-    areas = sum((box[2] - box[0]) * (box[3] - box[1]) for box in (one, two))
-    return width * height / (areas - width * height)

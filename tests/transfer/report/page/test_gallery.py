@@ -13,10 +13,11 @@ import pytest
 import torch
 from torchvision.ops import box_iou
 
+from transfer.datasets.box_checks import iou
 from transfer.report.figures.boxes import box_figure
 from transfer.report.from_records import build_results
 from transfer.report.page.artifacts import Artifacts
-from transfer.report.page.gallery import Gallery, collect_galleries, disagreement, hits, iou
+from transfer.report.page.gallery import Gallery, collect_galleries, disagreement, hits
 from transfer.results.read_records import read_records
 
 CAT = [10.0, 10.0, 50.0, 50.0]
