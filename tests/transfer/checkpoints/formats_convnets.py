@@ -22,9 +22,7 @@ def put(prefix: str, state: State) -> dict[str, Tensor]:
 
 def other(prefix: str, state: State) -> dict[str, Tensor]:
     """The same names and shapes with other values: a student's or a teacher's copy."""
-    return {
-        f"{prefix}{k}": torch.ones((), dtype=v.dtype).expand(v.shape) for k, v in state.items()
-    }
+    return {f"{prefix}{k}": torch.ones((), dtype=v.dtype).expand(v.shape) for k, v in state.items()}
 
 
 def mlp(name: str, places: tuple[int, ...], bias: bool = True) -> dict[str, Tensor]:
