@@ -9,6 +9,7 @@ from torchvision.transforms.v2.functional import gaussian_blur
 
 from pretrain.common.errors import InputError
 from pretrain.data.masking import (
+    MaskDraws,
     MaskParams,
     MaskRecipe,
     apply_mask,
@@ -283,6 +284,7 @@ def test_grid_larger_than_the_image() -> None:
         ({"apply_prob": -0.1}, "apply_prob"),
         ({"grid_size": 0}, "grid_size"),
         ({"noise_std": -1.0}, "noise_std"),
+        ({"blur_sigma": 0.0}, "blur_sigma"),
     ],
 )
 def test_bad_recipe(wrong: dict, match: str) -> None:
@@ -375,3 +377,38 @@ def test_masked_in_place(changes: dict, pictures: Tensor) -> None:
     assert torch.equal(elsewhere, expected) and not torch.equal(pictures, expected)
     assert apply_mask(pictures, params, pictures) is pictures
     assert torch.equal(pictures, expected)
+
+
+@pytest.mark.parametrize("noise", ["iid", "image", "cell", "patch", "none"])
+@pytest.mark.parametrize("random_phase", [False, True])
+def test_masks_of_several_batches_are_those_of_each(noise: str, random_phase: bool) -> None:
+    recipe = MaskRecipe(grid_size=8, ratio=0.4, noise=noise, random_phase=random_phase)
+    cpu, images = torch.device("cpu"), torch.zeros(7, 3, 24, 32)
+    parts = images.split([4, 3])
+
+    def drawn(part: Tensor, seed: int) -> MaskDraws:
+        return draw_masks(recipe, tuple(part.shape), torch.Generator().manual_seed(seed), cpu)
+
+    alone = [
+        apply_mask(part, make_masks(recipe, tuple(part.shape), drawn(part, seed), cpu))
+        for seed, part in enumerate(parts)
+    ]
+    joined = MaskDraws.cat([drawn(part, seed) for seed, part in enumerate(parts)])
+    params = make_masks(recipe, tuple(images.shape), joined, cpu)
+    assert params.mask.any() and len(params.applied) == 7
+    torch.testing.assert_close(apply_mask(images, params), torch.cat(alone), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("random_phase", [False, True])
+def test_draws_that_are_sent_to_a_device(random_phase: bool) -> None:
+    """One copy carries all numbers. `cpu:0` is the same memory as `cpu`, but a different device."""
+    recipe = MaskRecipe(grid_size=8, ratio=0.4, focal_prob=0.5, random_phase=random_phase)
+    shape, device = (20, 3, 24, 32), torch.device("cpu")
+    draws = draw_masks(recipe, shape, torch.Generator().manual_seed(0), device)
+    sent = draws.to(torch.device("cpu:0"))
+    assert sent is not draws and draws.to(device) is draws
+    for name in ("box", "scores", "limit", "shift"):
+        before, after = getattr(draws, name), getattr(sent, name)
+        assert (before is None and after is None) or torch.equal(before, after), name
+    assert (sent.shift is not None) == random_phase
+    assert sent.shift is None or sent.shift.dtype == torch.int64
