@@ -24,6 +24,7 @@ from pretrain.data.fingerprint import (
     check_training_data,
     difference,
     fingerprint_of,
+    mixed,
     read_fingerprint,
     relative,
 )
@@ -243,3 +244,14 @@ def test_a_file_is_asked_once_and_one_that_is_gone_is_no_error(folder: Path) -> 
     (folder / "a/0.bmp").write_bytes(b"other")
     assert (files.stamps(rows) == first).all()
     assert pickle.loads(pickle.dumps(files)).stamps(rows)[0, 0] == 5
+
+
+def test_rows_are_mixed_as_integers_of_64_bits() -> None:
+    """The numbers order images of one name, so a stored fingerprint depends on them."""
+    columns = np.random.default_rng(0).integers(0, 2**64, (20, 3), np.uint64)
+    for row, found in zip(columns.tolist(), mixed(columns).tolist()):
+        expected = 0x9E3779B97F4A7C15
+        for value in row:
+            expected = (expected ^ value) * 0xBF58476D1CE4E5B9 % 2**64
+            expected ^= expected >> 29
+        assert found == expected
