@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
+from pretrain.common.command_names import as_started
 from pretrain.common.errors import InputError
 from pretrain.common.exit_status import exit_status
 from pretrain.common.locks import FILE_NAME
@@ -58,7 +59,12 @@ def add_command(
 
 
 class _Help(argparse.RawDescriptionHelpFormatter):
-    """Shows the KEY VALUE pairs in the line of usage, where argparse has only "..."."""
+    """Shows the KEY VALUE pairs in the line of usage, where argparse has only "...", and calls the
+    commands as the user does.
+    """
+
+    def format_help(self) -> str:
+        return as_started(super().format_help())
 
     def _format_args(self, action: argparse.Action, default_metavar: str) -> str:
         if action.nargs == argparse.REMAINDER:

@@ -152,12 +152,26 @@ def check_gpus(num_gpus: int) -> None:
     """Raises InputError if this machine has fewer GPUs than requested (1 also means the CPU)."""
     if num_gpus < 1:
         raise InputError(f"--num-gpus {num_gpus}: give 1 or more")
-    if num_gpus > 1 and torch.cuda.device_count() < num_gpus:
-        present = torch.cuda.device_count()
-        raise InputError(
-            f"--num-gpus {num_gpus}: this machine has {present}; lower it, or start CPU processes "
-            f"with torchrun --nproc-per-node {num_gpus}"
-        )
+    missing = missing_gpus(num_gpus)
+    if missing:
+        raise InputError(missing)
+
+
+def missing_gpus(num_gpus: int) -> str | None:
+    """Returns what to do if this machine has fewer GPUs than requested (1 also means the CPU);
+    None if it has enough.
+    """
+    present = torch.cuda.device_count()
+    if num_gpus == 1 or present >= num_gpus:
+        return None
+    if present:
+        found, less = str(present), f"give at most {present}"
+    else:
+        found, less = "no GPU that torch can use", "leave the option out to use the CPU"
+    return (
+        f"--num-gpus {num_gpus}: this machine has {found}; {less}, or start CPU processes with "
+        f"torchrun --nproc-per-node {num_gpus}"
+    )
 
 
 def will_launch(num_processes: int) -> bool:

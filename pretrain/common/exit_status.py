@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import ModuleType
 
+from pretrain.common.command_names import as_started
 from pretrain.common.errors import DISK, FORBIDDEN, InputError, disk_failure, failure
 from pretrain.common.stop_signals import INTERRUPTED, Stopped, describe_stop, heard
 from pretrain.common.terminal import outlives_terminal
@@ -50,7 +51,7 @@ def _exit_status(work: Callable[[], int | None], says_stop: bool) -> int:
             sys.stdout.flush()
             return status
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {as_started(str(error))}", file=sys.stderr)
         return 1 if disk_failure(error, (*DISK, *FORBIDDEN)) else error.status
     except KeyboardInterrupt as error:
         if says_stop and int(os.environ.get("RANK", 0)) == 0:  # the other processes stop too
@@ -110,7 +111,7 @@ def _no_news_of_children() -> Iterator[None]:
 
 def _say_failure(line: str) -> None:
     """Prints one line on stderr, as for bad input, and one into the run's log file if it exists."""
-    print(f"error: {line}", file=sys.stderr)
+    print(f"error: {as_started(line)}", file=sys.stderr)
     record = logging.LogRecord("mscn", logging.ERROR, __file__, 0, line, None, None)
     for handler in logging.getLogger().handlers:
         if isinstance(handler, logging.FileHandler):

@@ -43,13 +43,18 @@ FOLDER = "detection"  # below configs/
 FOREIGN = {**ABSENT, **NO_EFFECT_DEFAULTS}  # Detectron2's keys that `make_defaults` does not have
 
 
-def load_detection_config(name: str, overrides: Sequence[str] = ()) -> CfgNode:
+def load_detection_config(
+    name: str, overrides: Sequence[str] = (), *, needs_data: bool = True
+) -> CfgNode:
     """Returns the merged, frozen, checked config of a file or a name below configs/.
 
     Raises InputError for unknown keys and for values that this project does not support.
+
+    Args:
+        needs_data: False: DATASETS.TEST may be empty, since no data set is scored.
     """
     cfg = load_merged(name, overrides, ONLY, NAMES)
-    check(cfg, name)
+    check(cfg, name, needs_data=needs_data)
     return cfg
 
 

@@ -119,11 +119,12 @@ ONE_OF: dict[str, Collection[Any]] = {
 }
 
 
-def check(cfg: CfgNode, name: str = "the config") -> None:
+def check(cfg: CfgNode, name: str = "the config", *, needs_data: bool = True) -> None:
     """Raises InputError, naming the key, for a value or a combination that is not supported.
 
     Args:
         name: the config's name, for warnings.
+        needs_data: see `load_detection_config`.
     """
     if cfg.TRANSFER.TASK != DETECTION:
         raise InputError(f"TRANSFER.TASK {cfg.TRANSFER.TASK!r} is not a detection task")
@@ -150,7 +151,8 @@ def check(cfg: CfgNode, name: str = "the config") -> None:
                 "INPUT.MIN_SIZE_TRAIN_SAMPLING range"
             )
     make_crop(cfg)  # refuses what cannot be cut
-    if len(cfg.DATASETS.TEST) != 1:  # TRAIN may be empty if a model is only scored
+    tests = len(cfg.DATASETS.TEST)  # TRAIN may be empty if a model is only scored
+    if tests > 1 or (needs_data and not tests):
         raise InputError(missing_data(cfg, own_data_kinds(cfg)))
     _check_layers_and_jitter(cfg)
     # refuses what no detector here can be
@@ -243,14 +245,12 @@ def missing_data(cfg: CfgNode, kinds: Sequence[str]) -> str:
     Args:
         kinds: kinds of names for users' own data, KIND:FOLDER:SPLIT.
     """
+    if len(cfg.DATASETS.TEST) > 1:
+        return f"DATASETS.TEST {tuple(cfg.DATASETS.TEST)} must be exactly one data set"
     empty = [key for key in ("TRAIN", "TEST") if not cfg.DATASETS[key]]
     words = " ".join(f"DATASETS.{key} {kinds[0]}:FOLDER:{key.lower()}" for key in empty)
-    if empty:
-        others = " or ".join(f"{kind}:FOLDER:SPLIT" for kind in kinds[1:])
-        return (
-            f"the config leaves the data to you: add {words}{f' (or {others})' if others else ''}"
-        )
-    return f"DATASETS.TEST {tuple(cfg.DATASETS.TEST)} must be exactly one data set"
+    others = " or ".join(f"{kind}:FOLDER:SPLIT" for kind in kinds[1:])
+    return f"the config leaves the data to you: add {words}{f' (or {others})' if others else ''}"
 
 
 def _check_widths(cfg: CfgNode, resnet: ResNetSpec | None) -> None:

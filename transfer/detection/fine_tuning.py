@@ -76,12 +76,13 @@ class FineTuning(Task[JobT]):
 
 def classes_from_data(job: Job[Any], key: str) -> list[str]:
     """Returns the line for the log about the number of classes, if it is not the config's own.
+
     Args:
         key: the key of the number of classes.
     """
     found = value_of(job.cfg, key)
     asked = value_of(load_merged(job.request.config, job.request.overrides), key)
-    return [f"{key} {found}, from the data"] if found != asked else []
+    return [f"{key} {found}, from the data, instead of {asked}"] if found != asked else []
 
 
 def config_of_trial(cfg: CfgNode, request: Request, trial: Trial) -> CfgNode:

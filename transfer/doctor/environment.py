@@ -12,8 +12,9 @@ from pathlib import Path
 
 import torch
 
+from pretrain.common.distributed import missing_gpus
 from pretrain.common.resources import cores
-from pretrain.data.root import datasets_root
+from pretrain.data.root import VARIABLE, datasets_root
 from transfer.doctor.rows import FAIL, OK, WARN, Rows
 
 LEAST_PYTHON, LEAST_TORCH = (3, 10), (2, 10)  # setup.cfg
@@ -46,28 +47,27 @@ def check_environment(
         _check_detectron2(rows, engine)
     _check_disk(rows, output)
     root = datasets_root()
-    named = "$DETECTRON2_DATASETS" if os.environ.get("DETECTRON2_DATASETS") else "the default"
-    rows.add("data root", OK if root.is_dir() else WARN, f"{root.resolve()} ({named})")
+    given = bool(os.environ.get(VARIABLE))
+    text = f"{root.resolve()} ({f'${VARIABLE}' if given else 'the default'})"
+    if not root.is_dir():
+        verb = "correct" if given else "set"
+        text += (
+            f" is missing: put your data sets there, or {verb} the environment variable {VARIABLE}"
+        )
+    rows.add("data root", OK if root.is_dir() else WARN, text)
 
 
 def _check_gpus(rows: Rows, num_gpus: int) -> None:
     count = torch.cuda.device_count()
-    if count == 0:
-        text = f"none: CUDA is not available, runs use {cores()} CPU cores"
-        if num_gpus > 1:
-            text = (
-                f"--num-gpus {num_gpus}, but CUDA is not available; start CPU processes with"
-                " torchrun"
-            )
-        rows.add("gpu", FAIL if num_gpus > 1 else WARN, text)
-        return
-    each = [torch.cuda.get_device_properties(number) for number in range(count)]
-    names = ", ".join(f"{gpu.name} ({gpu.total_memory / 2**30:.0f} GiB)" for gpu in each)
-    text = f"{count}: {names}; CUDA {torch.version.cuda}"
-    if num_gpus > count:
-        rows.add("gpu", FAIL, f"--num-gpus {num_gpus}, but this machine has {text}")
+    missing = missing_gpus(num_gpus)
+    if missing:
+        rows.add("gpu", FAIL, missing)
+    elif count == 0:
+        rows.add("gpu", WARN, f"none: CUDA is not available, runs use {cores()} CPU cores")
     else:
-        rows.add("gpu", OK, text)
+        each = [torch.cuda.get_device_properties(number) for number in range(count)]
+        names = ", ".join(f"{gpu.name} ({gpu.total_memory / 2**30:.0f} GiB)" for gpu in each)
+        rows.add("gpu", OK, f"{count}: {names}; CUDA {torch.version.cuda}")
 
 
 def _check_detectron2(rows: Rows, engine: str) -> None:

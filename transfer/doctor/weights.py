@@ -5,10 +5,10 @@ from __future__ import annotations
 import importlib.util
 
 from transfer.checkpoints.convert import Prover, check
-from transfer.checkpoints.networks.architectures import same_trunk
 from transfer.checkpoints.opened import OpenedWeights
 from transfer.checkpoints.proof import ProofError
 from transfer.detection.weights.detector_file import BACKBONE, kind_of
+from transfer.detection.weights.starting_weights import wrong_backbone
 from transfer.doctor.rows import FAIL, OK, WARN, Rows
 
 
@@ -46,10 +46,9 @@ def check_weights(rows: Rows, source: OpenedWeights, wanted: str | None) -> str 
             rows.add("proof", word, f"proven equal as {proofs}: {text}" if found else "none made")
         for warning in (*weights.warnings, *report.notes):
             rows.add("weights", WARN, warning)
-        if wanted and not same_trunk(weights.backbone, wanted):
-            rows.add(
-                "weights", FAIL, f"{source} is a {weights.backbone}; the config needs {wanted}"
-            )
+        wrong = wrong_backbone(source, weights.backbone, wanted) if wanted else None
+        if wrong:
+            rows.add("weights", FAIL, wrong)
         return weights.backbone
     return None
 

@@ -136,7 +136,7 @@ def build_detector(
         >>> found.boxes.shape[1], found.image_id, detector.classes[-1]
         (4, 0, '9')
     """
-    cfg = load_detection_config(str(config), override_words(overrides))
+    cfg = load_detection_config(str(config), override_words(overrides), needs_data=False)
     names = tuple(classes) if classes is not None else None
     given = weights if isinstance(weights, Weights) else OpenedWeights(str(weights))
     if isinstance(given, OpenedWeights) and not given.is_random and kind_of(given) == DETECTOR:

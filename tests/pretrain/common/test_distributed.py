@@ -120,9 +120,20 @@ def test_seeds_and_device(monkeypatch: pytest.MonkeyPatch) -> None:
     assert distributed.process_device("cuda") == torch.device("cpu")
 
 
-def test_too_few_gpus_is_one_clear_line() -> None:
-    with pytest.raises(InputError, match="--num-gpus 64: this machine has"):
+@pytest.mark.parametrize(
+    "present, remedy",
+    [
+        (0, "no GPU that torch can use; leave the option out to use the CPU, or start CPU pro"),
+        (2, "2; give at most 2, or start CPU processes with torchrun --nproc-per-node 64"),
+    ],
+)
+def test_too_few_gpus_is_one_clear_line(
+    present: int, remedy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: present)
+    with pytest.raises(InputError, match=f"--num-gpus 64: this machine has {remedy}"):
         distributed.check_gpus(64)
+    distributed.check_gpus(1)
     with pytest.raises(InputError, match="give 1 or more"):
         distributed.check_gpus(0)
 

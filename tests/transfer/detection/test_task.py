@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -22,8 +24,10 @@ from transfer.detection.config import (
     check,
     load_detection_config,
     protocol_sha256,
+    with_num_classes,
     with_preprocess,
 )
+from transfer.detection.fine_tuning import classes_from_data
 from transfer.detection.task import DetectionTask, check_engine
 from transfer.detection.torchvision_engine import engine
 from transfer.results.record import read_record
@@ -285,3 +289,16 @@ def test_every_shipped_config_builds_its_detector() -> None:
         check(cfg)
         DetectorSpec.from_config(cfg)
         assert path.read_text().startswith("# "), f"{path} has no header"
+
+
+def test_the_log_says_which_number_of_classes_the_data_replaces() -> None:
+    data = ("DATASETS.TRAIN", "voc:mine:train", "DATASETS.TEST", "voc:mine:test")
+    key = "MODEL.ROI_HEADS.NUM_CLASSES"
+    for words, asked in (((), 20), ((key, "7"), 7)):
+        cfg = load_detection_config("own_fpn.yaml", (*data, *words))
+        request = SimpleNamespace(config="own_fpn.yaml", overrides=(*data, *words))
+        job: Any = SimpleNamespace(cfg=with_num_classes(cfg, 25, [data[1]]), request=request)
+        line = f"{key} 25, from the data, instead of {asked}"
+        assert classes_from_data(job, key) == [line]
+    job = SimpleNamespace(cfg=cfg, request=request)
+    assert classes_from_data(job, key) == []

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from torchvision.models import resnet18
 
+from pretrain.common.distributed import missing_gpus
 from pretrain.common.errors import InputError
 from pretrain.data.datasets import open_images
 from pretrain.data.origins import evenly
@@ -106,8 +107,10 @@ def test_the_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = {row.name: row for row in rows}
     assert found["python"].status == found["torch"].status == OK
     assert found["gpu"].status == FAIL and "--num-gpus" in found["gpu"].detail
+    assert found["gpu"].detail == missing_gpus(torch.cuda.device_count() + 2)  # as a run says it
     assert found["disk"].detail.endswith(f"free at {tmp_path}")
     assert found["data root"].status == WARN and "gone" in found["data root"].detail
+    assert "is missing: put your data sets there, or correct the" in found["data root"].detail
     if "not installed" in found["detectron2"].detail:
         assert found["detectron2"].status == FAIL
 
@@ -128,7 +131,9 @@ def test_weights_that_do_not_fit_or_read(tmp_path: Path) -> None:
     (tmp_path / "bad.pth").write_bytes(b"not weights")
     rows = Rows()
     check_weights(rows, OpenedWeights(str(tmp_path / "r18.pth")), "resnet50")
-    assert ["needs resnet50" in row.detail for row in rows.failures()] == [True]
+    assert [
+        "is a resnet18, but the config builds a resnet50" in row.detail for row in rows.failures()
+    ] == [True]
     rows = Rows()
     assert check_weights(rows, OpenedWeights(str(tmp_path / "bad.pth")), None) is None
     assert [row.name for row in rows.failures()] == ["weights"]

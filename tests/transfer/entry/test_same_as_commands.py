@@ -77,6 +77,14 @@ def test_a_trained_detectors_scores_are_recorded_ones(config: str, tmp_path: Pat
     (alone,) = detector.predict([Image.open(path)])
     np.testing.assert_array_equal(alone.boxes, found[0].boxes)
     assert detector.draw(path, alone, side=200).size == (200, 200)
+    # a config of users' own data, as own_fpn.yaml is, names none: neither is any needed to predict
+    no_data = {"DATASETS.TRAIN": (), "DATASETS.TEST": ()}
+    bare = transfer.build_detector(config, trial / "model_final.pth", overrides=no_data)
+    assert bare.classes == detector.classes
+    np.testing.assert_array_equal(bare.predict([Image.open(path)])[0].boxes, alone.boxes)
+    with pytest.raises(InputError, match="DATASETS.TEST .* must be exactly one data set"):
+        two = {**no_data, "DATASETS.TEST": (dataset, dataset)}
+        transfer.build_detector(config, trial / "model_final.pth", overrides=two)
 
 
 def _files(dataset: str) -> list[str]:

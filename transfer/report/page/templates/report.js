@@ -139,8 +139,10 @@
     var sign = a < b ? 1 : -1, body = document.querySelector("#pair tbody");
     var rows = data.pairs[Math.min(a, b) + "-" + Math.max(a, b)] || [];
     body.textContent = "";
-    document.getElementById("first-head").textContent = data.labels[a];
-    document.getElementById("second-head").textContent = data.labels[b];
+    [["first-head", a], ["second-head", b]].forEach(function (head) {  // the name with its places to break
+      var name = document.querySelector('#main tr[data-row="' + head[1] + '"] .name');
+      document.getElementById(head[0]).replaceChildren(name.cloneNode(true));
+    });
     document.getElementById("pair-words").textContent = data.labels[a] + " (" + data.units[a] + ") minus " +
       data.labels[b] + " (" + data.units[b] + "), percentage points. Detectable: the smallest true " +
       "difference that these trials and images resolve 80 % of the time. Bars by class: to the right, " +
@@ -248,7 +250,7 @@
         });
       }
     });
-    if (!shown) { place.appendChild(made("p", "Not run: no protocol stored test images of both.")); }
+    if (!shown) { place.appendChild(made("p", "There are no images to show: no protocol stored test images of both.")); }
   }
 
   function showPair(quiet) {

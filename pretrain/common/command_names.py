@@ -1,0 +1,30 @@
+"""What a command is called: `tools/NAME.py` in a clone, `mscn-...` in an installed package."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+# By the script's name, as in setup.cfg; an installed package does not have the scripts.
+COMMANDS = {
+    "train_ssl": "mscn-pretrain",
+    "convert_weights": "mscn-convert",
+    "train_det": "mscn-train-det",
+    "train_cls": "mscn-train-cls",
+    "run_suite": "mscn-suite",
+    "report": "mscn-report",
+    "doctor": "mscn-doctor",
+    "visualize": "mscn-visualize",
+    "make_digits": "mscn-digits",
+}
+SCRIPT = re.compile(rf"(?:python )?\btools/({'|'.join(COMMANDS)})\.py\b")
+
+
+def as_started(text: str) -> str:
+    """Returns the text with the commands' names as this process was started: unchanged for a
+    script, with `mscn-report` in place of `python tools/report.py` for a command of the package.
+    """
+    if Path(sys.argv[0]).name not in COMMANDS.values():
+        return text
+    return SCRIPT.sub(lambda found: COMMANDS[found[1]], text)
