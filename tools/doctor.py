@@ -51,7 +51,7 @@ def parse(argv: Sequence[str] | None) -> Namespace:
 
 @tool
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit status 2 where a run would fail."""
+    """Prints the findings; returns exit status 2 if a run would fail, 0 otherwise."""
     args = parse(argv)
     if args.num_gpus < 1:
         raise InputError(f"--num-gpus {args.num_gpus}: give 1 or more")

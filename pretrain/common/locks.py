@@ -139,7 +139,7 @@ class Holder:
             os.kill(self.pid, 0)
         except ProcessLookupError:
             return False
-        except PermissionError:  # the process of another user
+        except PermissionError:  # a process of a different user
             pass
         return 0 in (self.born, _birth(self.pid)) or self.born == _birth(self.pid)
 

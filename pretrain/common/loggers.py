@@ -227,7 +227,7 @@ class Loggers:
             try:
                 with redirect_stdout(sys.stderr):  # standard output is for a command's results
                     self._open[name] = LOGGERS[name][0](run)
-            except Exception as error:  # of a stranger's package: no run ends for it
+            except Exception as error:  # an optional package may fail in any way; the run goes on
                 _warn(name, error)
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
@@ -248,7 +248,7 @@ class Loggers:
             try:
                 with redirect_stdout(sys.stderr):
                     do(one)
-            except Exception as error:  # of a stranger's package: no run ends for it
+            except Exception as error:  # an optional package may fail in any way; the run goes on
                 del self._open[name]
                 _warn(name, error)
 

@@ -170,7 +170,7 @@ class ArrayImages(ImageDataset):
 
 
 class SubsetImages(ImageDataset):
-    """Some images of another data set."""
+    """Some images of a different data set."""
 
     def __init__(self, whole: ImageDataset, indices: Sequence[int]) -> None:
         self.whole = whole

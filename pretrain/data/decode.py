@@ -343,7 +343,7 @@ def _value_range(image: Image.Image) -> str:
 
 
 def _tiff_tags(image: Image.Image) -> Mapping[int, Any]:
-    """Returns the tags of a TIFF; an image of another format has none."""
+    """Returns the tags of a TIFF; an image of a different format has none."""
     if image.format == "TIFF" and isinstance(image, TiffImagePlugin.TiffImageFile):
         return image.tag_v2
     return {}

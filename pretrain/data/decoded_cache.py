@@ -19,7 +19,7 @@ from pretrain.data.free_memory import available_memory
 
 logger = logging.getLogger(__name__)
 
-MEMORY_SHARE = 0.5  # of the available memory, for all processes of this machine together
+MEMORY_SHARE = 0.5  # part of the available memory, for all processes of this machine together
 QUIET_SECONDS = 2.0  # shorter work shows no progress bar
 
 

@@ -118,7 +118,7 @@ class Pixels(Origin):
 
 
 class Part(Origin):
-    """Some images of another origin: image i is the image `indices[i]` of `whole`."""
+    """Some images of a different origin: image i is the image `indices[i]` of `whole`."""
 
     def __init__(self, whole: Origin, indices: Sequence[int] | np.ndarray) -> None:
         self.whole, self._indices = whole, np.asarray(indices, dtype=np.int64)

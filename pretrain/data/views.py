@@ -89,7 +89,7 @@ class ViewMaker:
         if len(crops) != self.num_views:
             raise InputError(f"got {len(crops)} crops per image for {self.num_views} views")
         made: dict[int, Tensor] = {}
-        pixels: dict[int, Tensor] = {}  # of views that another one reuses
+        pixels: dict[int, Tensor] = {}  # the views that a later one reuses
         # On a CPU a view is made before the next one is drawn: its noise is drawn piece by piece.
         one_by_one = crops[0].device.type == "cpu"
         every = list(range(self.num_views))

@@ -78,13 +78,13 @@ class Training:
     guard: StepGuard
     device: torch.device
     total_steps: int
-    batch_size: int  # global
+    batch_size: int  # images of all processes together
     seed: int = 0
-    amp: torch.dtype | None = None  # autocast's; None: float32. float16 gets scaled gradients
+    amp: torch.dtype | None = None  # autocast's dtype; None: float32. float16 scales the gradients
     base_lr: float = 0.0  # for parameters whose learning rate stays constant
-    weight_decay_at: Callable[[int], float] | None = None  # None: that of the parameter groups
-    clip_norm: float = 0.0  # total gradient norm; 0 = no clipping
-    parts: int = 1  # in which a process's batch is computed, see grad_cache.py
+    weight_decay_at: Callable[[int], float] | None = None  # None: the parameter groups say it
+    clip_norm: float = 0.0  # largest norm of all gradients together; 0: they are not clipped
+    parts: int = 1  # number of parts in which a process's batch is computed, see grad_cache.py
     side: SideStream | None = None  # makes the views; None: the stream of the training
     step: int = 0  # steps done
     seconds: float = 0.0  # training time without the monitor's pauses

@@ -60,7 +60,7 @@ def pack_samples(
         others: place, image id and object of those that are not clear.
     """
     listed, rows = list(images.values()), clear.rows
-    first = len(rows)  # of the others, which come behind the clear ones
+    first = len(rows)  # the first of the others, which come behind the clear ones
     place_of = {key: place for place, key in enumerate(images)}
     image = np.searchsorted(_numbers(images), records.image_ids[rows]) if first else rows
     image = np.concatenate([image, [place_of[key] for _, key, _ in others]]).astype(np.int64)

@@ -88,7 +88,7 @@ class Annotation:
 
 @dataclass(frozen=True)
 class ClearRecords:
-    """Places of annotations that nothing is to be said about, and of the others, both rising."""
+    """The places of annotations without any finding, and those of the others, each ascending."""
 
     rows: np.ndarray
     others: np.ndarray

@@ -103,7 +103,7 @@ def check_scorable_keypoints(tested: DetectionSet) -> None:
 
 
 def check_same_keypoints(trained: DetectionSet, tested: DetectionSet) -> None:
-    """Raises InputError if two sets name different keypoints, or the same ones in another order."""
+    """Raises InputError if two sets have different keypoints, or the same in a different order."""
     ours, theirs = trained.keypoint_names, tested.keypoint_names
     if ours and theirs and ours != theirs:
         raise InputError(

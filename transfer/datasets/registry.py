@@ -40,7 +40,7 @@ class Location:
     split: str
     annotation_file: Path | None = None
     images: Path | None = None  # the folder of a COCO file's images
-    num_classes: int | None = None  # of a built-in set; None: whatever the annotations hold
+    num_classes: int | None = None  # only a built-in set has it; None: the annotations decide
     part: Part | None = None  # None: all images
     is_pair: bool = False  # named as file and folder, in any layout
 
@@ -162,7 +162,7 @@ def _location(
 ) -> Location:
     if layout in ("voc", "cityscapes"):
         return Location(layout, folder, split, num_classes=num_classes)
-    if layout == "lvis":  # of COCO's images, whose folder each entry names
+    if layout == "lvis":  # its images are COCO's; each entry names the folder
         annotation_file = folder / f"lvis_{split}.json"
         return Location(layout, folder, split, annotation_file, folder.parent / "coco", num_classes)
     annotation_file = folder / "annotations" / f"{begin}_{split}.json"

@@ -166,7 +166,7 @@ def _check_numbers(cfg: CfgNode) -> None:
         if not 0 <= value_of(cfg, key) <= 1:
             raise InputError(f"{key} must be from 0 to 1, got {value_of(cfg, key)}")
     offset = cfg.MODEL.ANCHOR_GENERATOR.OFFSET
-    if not 0 <= offset < 1:  # of a cell of the grid, as in Detectron2
+    if not 0 <= offset < 1:  # it is a part of a cell of the grid, as in Detectron2
         raise InputError(
             f"MODEL.ANCHOR_GENERATOR.OFFSET must be 0 or above, and below 1, got {offset}"
         )

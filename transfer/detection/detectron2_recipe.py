@@ -22,7 +22,7 @@ from transfer.training.optimizer import param_groups, vit_layer_factor
 
 
 def build_adamw(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
-    """Returns AdamW over Detectron2's parameter groups; a ViT's layers learn at falling rates."""
+    """Returns AdamW over Detectron2's parameter groups; earlier layers of a ViT learn slower."""
     groups = param_groups(
         model,
         weight_decay=cfg.SOLVER.WEIGHT_DECAY,

@@ -43,7 +43,7 @@ from transfer.training.build import make_optimizer
 from transfer.training.loop import add
 from transfer.training.precision import DTYPES
 
-OBJECTS = 8  # of an image; about COCO's mean
+OBJECTS = 8  # objects in an image; about COCO's mean
 
 
 def run_needs(cfg: CfgNode, num_processes: int) -> RunNeeds:

@@ -19,7 +19,7 @@ from transfer.detection.evaluation.predictions import (
 )
 from transfer.detection.evaluation.score import Scores, scores_of
 
-MOST_BYTES = 2**31  # of a file of results
+MOST_BYTES = 2**31  # the largest file of results that is read
 
 
 def evaluate(

@@ -19,7 +19,7 @@ weights = transfer.read_weights("hf-hub:{repo}")
 backbone = transfer.build_backbone(weights)
 features = backbone(weights.preprocess.apply(images))  # uint8 RGB (N, 3, H, W)
 ```"""
-WORDS = {  # of a provenance's keys
+WORDS = {  # for the keys of a provenance
     "method": "method",
     "epochs": "epochs of pretraining",
     "pretrain_images": "images seen",

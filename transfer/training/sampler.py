@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils.data import Sampler
 
 Batch = list[tuple[int, int]]
-REPEATING = "RepeatFactorTrainingSampler"  # of DATALOADER.SAMPLER_TRAIN: see `repeat_factors`
+REPEATING = "RepeatFactorTrainingSampler"  # a value of DATALOADER.SAMPLER_TRAIN: see `repeat_factors`
 
 
 def training_order(size: int, seed: int) -> Iterator[int]:

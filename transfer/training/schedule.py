@@ -36,8 +36,8 @@ class Schedule:
     warmup_factor: float = 0.001
     warmup_method: str = "linear"
     end_factor: float = 0.0
-    power: float = 0.9  # of WarmupPolyLR
-    num_decays: int = 3  # of WarmupStepWithFixedGammaLR
+    power: float = 0.9  # only WarmupPolyLR uses it
+    num_decays: int = 3  # only WarmupStepWithFixedGammaLR uses it
     rescale: bool = False
 
     def __post_init__(self) -> None:

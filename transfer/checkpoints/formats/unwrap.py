@@ -31,7 +31,7 @@ WRAPPERS = frozenset(
     }
 )
 DDP = "module"
-DEPTH = 6  # of nested mappings that are looked into
+DEPTH = 6  # mappings nested deeper are not looked into
 _FLAT_PARAMETER = re.compile(r"(.*\.)?_?flat_param(_\d+)?")
 
 

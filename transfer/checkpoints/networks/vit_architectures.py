@@ -190,7 +190,7 @@ def vit_candidates(found: Shapes) -> list[str]:
     """Returns the names of the ViTs, one per size, that fit the found names and shapes.
 
     A single tensor that is lost or has a wrong shape does not change the answer, but for tokens:
-    registers or a class token that are lost leave the tensors of another whole ViT.
+    registers or a class token that are lost leave the tensors of a different complete ViT.
     """
     if not any(name.startswith("blocks.") for name in found):
         return []

@@ -90,8 +90,8 @@ def read_head(cfg: CfgNode, number: int) -> HeadOfTrial:
     """Reads the head and the record of one trial of the run HEAD.RUN.
 
     Raises:
-        InputError: there is none, the trial's protocol leaves none, or its crops or its training
-            data are different.
+        InputError: there is no such head, the trial's protocol does not leave any, or its crops or
+            its training data are different.
     """
     if not cfg.HEAD.RUN:
         raise InputError(

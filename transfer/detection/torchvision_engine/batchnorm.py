@@ -93,7 +93,7 @@ class NaiveSyncBatchNorm(nn.BatchNorm2d):
 class ChannelLayerNorm(nn.Module):
     """Layer norm over the channels of each place of a map.
 
-    No subclass of nn.LayerNorm: Detectron2's is none either, so that its weights decay in training.
+    It is not a subclass of nn.LayerNorm, as in Detectron2, so its weights decay in training.
     """
 
     def __init__(self, num_features: int, eps: float = 1e-6) -> None:
@@ -105,7 +105,7 @@ class ChannelLayerNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Normalises (N, C, H, W) and keeps its shape."""
         mean = x.mean(dim=1, keepdim=True)
-        # Subtracted twice: gradients are then summed in Detectron2's order.
+        # The mean is subtracted twice: gradients are then summed in Detectron2's order.
         var = (x - mean).pow(2).mean(dim=1, keepdim=True)
         scaled = (x - mean) / torch.sqrt(var + self.eps)
         return self.weight[:, None, None] * scaled + self.bias[:, None, None]

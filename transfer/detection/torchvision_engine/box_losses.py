@@ -31,9 +31,9 @@ LEAST_BETA = 1e-5
 class BoxLossSpec:
     """The keys of MODEL.RPN or MODEL.ROI_BOX_HEAD that say how far a box is from its object."""
 
-    kind: str  # smooth_l1, giou, diou or ciou
-    beta: float  # of smooth_l1: the width of its quadratic part, in deltas; 0: plain L1
-    weight: float  # of this loss among the detector's
+    kind: str  # "smooth_l1", "giou", "diou" or "ciou"
+    beta: float  # width of the quadratic part of smooth_l1, in deltas; 0: plain L1
+    weight: float  # factor of this loss in the detector's sum
 
     @classmethod
     def from_config(cls, cfg: CfgNode, section: str) -> BoxLossSpec:

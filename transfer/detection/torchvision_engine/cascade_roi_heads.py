@@ -39,8 +39,8 @@ IOUS, WEIGHTS = "MODEL.ROI_BOX_CASCADE_HEAD.IOUS", "MODEL.ROI_BOX_CASCADE_HEAD.B
 class CascadeHeadsSpec(StandardHeadsSpec):
     """MODEL.ROI_HEADS.NAME CascadeROIHeads, and the node MODEL.ROI_BOX_CASCADE_HEAD."""
 
-    ious: tuple[float, ...]  # of each stage: an object from it, background below
-    bbox_reg_weights: tuple[tuple[float, ...], ...]  # of each stage: of the deltas x, y, w, h
+    ious: tuple[float, ...]  # per stage: a box is an object from this IoU on, else background
+    bbox_reg_weights: tuple[tuple[float, ...], ...]  # per stage: factors of the deltas x, y, w, h
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> CascadeHeadsSpec:
@@ -91,10 +91,10 @@ class CascadeHeadsSpec(StandardHeadsSpec):
 class StageOutput:
     """The output of one stage for the boxes of N images."""
 
-    boxes: list[Tensor]  # N times (n, 4): what it was given
+    boxes: list[Tensor]  # N times (n, 4): the boxes that the stage was given
     logits: Tensor  # (r, K + 1)
     deltas: Tensor  # (r, 4)
-    truth: BoxTargets | None  # in training
+    truth: BoxTargets | None  # only in training
 
 
 class CascadeROIHeads(PooledHeads):

@@ -55,7 +55,7 @@ BACKBONES: dict[str, type[BackboneSpec]] = {
     "TINY": TinyResNetSpec,
     "VIT": SimplePyramidSpec,
 }
-# By MODEL.ROI_HEADS.NAME: what reads its keys.
+# The spec that reads the keys of a second stage, by MODEL.ROI_HEADS.NAME.
 ROI_HEADS: dict[str, type[RoiHeadsSpec]] = {
     "Res5ROIHeads": Res5HeadsSpec,
     "Res5ROIHeadsExtraNorm": Res5HeadsSpec,
@@ -73,7 +73,7 @@ class BaseSpec(ABC):
     backbone: BackboneSpec
     pixel_mean: tuple[float, ...]  # in INPUT.FORMAT order, on 0..255
     pixel_std: tuple[float, ...]
-    highpass: HighPass | None = None  # from the weights, not from the config
+    highpass: HighPass | None = None  # the weights say it, the config does not
 
     @classmethod
     @abstractmethod
@@ -160,7 +160,7 @@ class BaseDetector(nn.Module, ABC):
         self.size_divisibility = self.backbone.size_divisibility
         self.square_size = self.backbone.square_size
         for name, values in (("pixel_mean", spec.pixel_mean), ("pixel_std", spec.pixel_std)):
-            # Not persistent: they are the weights' facts, which a model file holds apart.
+            # They are not persistent: a model file holds such facts about the weights apart.
             self.register_buffer(name, torch.tensor(values).view(-1, 1, 1), persistent=False)
 
     @abstractmethod

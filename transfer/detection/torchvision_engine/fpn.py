@@ -41,8 +41,8 @@ class FPNSpec:
     in_features: tuple[str, ...]  # consecutive stages up to res5, among those of `bottom_up`
     out_channels: int
     norm: str
-    p6_and_p7: bool  # convolutions of res5 on top, RetinaNet's; False: p6 is p5 subsampled
-    mean: bool  # a map and the coarser one are averaged; False: added
+    p6_and_p7: bool  # True: RetinaNet's two convolutions of res5 on top; False: p6 is p5 subsampled
+    mean: bool  # True: a map and the coarser one are averaged; False: they are added
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> FPNSpec:

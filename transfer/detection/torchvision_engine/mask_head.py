@@ -25,9 +25,9 @@ class MaskHeadSpec:
     """The node MODEL.ROI_MASK_HEAD without its pooler: C4's masks share the boxes' features."""
 
     num_conv: int
-    conv_dim: int  # channels
-    norm: str  # of the convolutions
-    class_agnostic: bool  # one mask of a box for all classes
+    conv_dim: int  # channels of the convolutions
+    norm: str  # the norm after each convolution; "": none
+    class_agnostic: bool  # True: a box has one mask for all classes
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> MaskHeadSpec | None:

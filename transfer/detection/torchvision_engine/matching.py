@@ -18,12 +18,12 @@ IGNORE = -1  # the label of a box between both thresholds, which no loss uses
 
 
 def check_thresholds(key: str, values: Sequence[float], count: int) -> None:
-    """Raises InputError unless there are `count` thresholds above 0 that do not fall.
+    """Raises InputError unless there are `count` thresholds above 0 in ascending order.
 
     Detectron2's Matcher asserts the same.
     """
-    rising = all(low <= high for low, high in zip(values, values[1:]))
-    if len(values) != count or values[0] <= 0 or not rising:
+    ascending = all(low <= high for low, high in zip(values, values[1:]))
+    if len(values) != count or values[0] <= 0 or not ascending:
         numbers = "one number" if count == 1 else f"{count} numbers in ascending order, each"
         raise InputError(f"{key} {list(values)} must be {numbers} above 0")
 

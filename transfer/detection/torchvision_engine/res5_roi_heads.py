@@ -39,8 +39,8 @@ class Res5HeadsSpec(RoiHeadsSpec):
     architectures = ("C4",)
 
     pooler: PoolerSpec
-    blocks: BottleneckSpec  # norm of res5, the same as of the backbone
-    extra_norm: bool  # a norm after res5
+    blocks: BottleneckSpec  # the blocks of res5, with the same norm as those of the backbone
+    extra_norm: bool  # True: a norm follows res5
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> Res5HeadsSpec:

@@ -36,8 +36,8 @@ BLOCKS_PER_STAGE = {
     152: (3, 8, 36, 3),
 }
 STEM_CHANNELS = 64
-USUAL_WIDTH = 64  # of the 3x3 convolution in res2, in one group
-DILATIONS = (1, 2)  # of res5; Detectron2 asserts it
+USUAL_WIDTH = 64  # channels of the 3x3 convolution in res2, in one group
+DILATIONS = (1, 2)  # the possible ones of res5; Detectron2 asserts it
 FREEZE_AT = range(6)  # 0: nothing, 1: the stem, 2: stem and res2, ..., 5: all
 # The tiny ResNet's stem, and its stages as (inputs, outputs, stride) of their only block.
 TINY_STEM_CHANNELS = 32
@@ -59,8 +59,8 @@ class BottleneckSpec:
     """The settings that all bottlenecks of a ResNet have in common."""
 
     norm: str
-    stride_in_1x1: bool  # MSRA's bottlenecks; False: torchvision's
-    groups: int  # of the 3x3 convolution; ResNeXt: 32
+    stride_in_1x1: bool  # True: MSRA's bottlenecks; False: torchvision's
+    groups: int  # groups of the 3x3 convolution; a ResNeXt has 32
     width_per_group: int  # channels of a group in res2; each later stage doubles them
 
     @classmethod
@@ -91,7 +91,7 @@ class ResNetSpec:
     blocks: BottleneckSpec
     freeze_at: int  # see FREEZE_AT
     out_features: tuple[str, ...]  # the stages whose maps are returned
-    res5_dilation: int  # 2: res5 dilates its 3x3 convolutions, and does not stride
+    res5_dilation: int  # 2: res5 dilates its 3x3 convolutions and keeps the size of its input
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> ResNetSpec:
@@ -344,7 +344,7 @@ def make_stage(
     middle = blocks.groups * blocks.width_per_group * factor
     made: list[Block] = []
     for index in range(BLOCKS_PER_STAGE[depth][stage - 2]):
-        # Before res2 the stem has pooled.
+        # The stem has pooled before res2.
         stride = 2 if index == 0 and stage > 2 and dilation == 1 else 1
         if depth < 50:
             made.append(BasicBlock(inputs, outputs, stride=stride, norm=blocks.norm))

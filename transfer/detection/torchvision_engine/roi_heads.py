@@ -32,9 +32,9 @@ from transfer.detection.torchvision_engine.structures import Detections, RoiSamp
 class RoiHeadsSpec(ABC):
     """The common part of all second stages; `detector.ROI_HEADS` names them."""
 
-    architectures: ClassVar[tuple[str, ...]]  # of the detectors that can have such heads
+    architectures: ClassVar[tuple[str, ...]]  # the kinds of backbone with which they work
 
-    in_features: tuple[str, ...]  # the backbone's maps that boxes are pooled from
+    in_features: tuple[str, ...]  # the backbone's maps from which boxes are pooled
     num_classes: int  # K; the background is the class after the last
     sampler: RoiSamplerSpec
     predictor: BoxPredictorSpec
@@ -92,7 +92,8 @@ class RoiHeads(nn.Module, ABC):
             return [], self._losses(features, self.sampler(proposals, targets), image_sizes)
         detections = self._detect(features, proposals, image_sizes)
         if self.mask_head is not None:
-            # Of the detections only: their boxes are better than the proposals, and fewer.
+            # Masks are made for the detections only: these are better than the proposals, and
+            # fewer.
             self._add_masks(self.mask_head, features, detections)
         self._add_keypoints(features, detections)
         return detections, {}

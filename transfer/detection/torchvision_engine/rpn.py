@@ -32,7 +32,8 @@ from transfer.detection.torchvision_engine.layers import ConvNorm, init_normal
 from transfer.detection.torchvision_engine.matching import IGNORE, check_thresholds, match, sample
 from transfer.detection.torchvision_engine.places import nms_in_groups, places
 
-# Of all layers of the head (Ren et al. 2015): the first proposals are close to their anchors.
+# All layers of the head begin with it (Ren et al. 2015): the first proposals are close to their
+# anchors.
 INIT_STD = 0.01
 
 
@@ -42,19 +43,20 @@ class RPNSpec:
 
     anchors: AnchorSpec
     in_features: tuple[str, ...]  # the backbone's maps that proposals are made on
-    conv_dims: tuple[int, ...]  # -1 for each 3x3 convolution, which is as wide as its input
-    iou_thresholds: tuple[float, ...]  # background below the first, object from the second
+    conv_dims: tuple[int, ...]  # one -1 per 3x3 convolution: it is as wide as its input
+    # An anchor with a lower IoU than the first is background, from the second on it is an object.
+    iou_thresholds: tuple[float, ...]
     # Anchors in the loss. Background would dominate a loss over all of them (Ren et al. 2015).
     batch_size_per_image: int
-    positive_fraction: float  # of the sampled anchors; at most
-    bbox_reg_weights: tuple[float, ...]  # of the deltas x, y, w, h
+    positive_fraction: float  # the largest part of the sampled anchors that may have an object
+    bbox_reg_weights: tuple[float, ...]  # factors of the deltas x, y, w, h
     box_loss: BoxLossSpec
-    loss_weight: float  # of both losses among the detector's
-    pre_nms_topk_train: int  # per feature map
+    loss_weight: float  # factor of both losses in the detector's sum
+    pre_nms_topk_train: int  # proposals per feature map
     pre_nms_topk_test: int
-    post_nms_topk_train: int  # per image
+    post_nms_topk_train: int  # proposals per image
     post_nms_topk_test: int
-    nms_thresh: float  # IoU
+    nms_thresh: float  # IoU above which the proposal with the lower score is dropped
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> RPNSpec:

@@ -21,7 +21,7 @@ from transfer.detection.torchvision_engine.feature_map_checks import check_pyram
 from transfer.detection.torchvision_engine.layers import ConvNorm
 from transfer.detection.torchvision_engine.vit import ViT, ViTSpec
 
-SCALES = (4.0, 2.0, 1.0, 0.5)  # of the ViT's map
+SCALES = (4.0, 2.0, 1.0, 0.5)  # sides of the maps, relative to the ViT's map
 
 
 @dataclass(frozen=True, kw_only=True)

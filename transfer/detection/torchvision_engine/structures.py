@@ -105,7 +105,7 @@ class BoxTargets:
 
 @dataclass
 class Detections:
-    """The detections in one image, sorted by falling score."""
+    """The detections in one image, sorted by descending score."""
 
     boxes: Tensor  # (k, 4); in the original image's pixels once postprocessed
     scores: Tensor  # (k,) in [0, 1]

@@ -33,10 +33,10 @@ NORM_EPS = 1e-6
 class TimmConvNetSpec:
     """MODEL.BACKBONE, the node TRANSFER.CONVNET, and the norm in MODEL.RESNETS."""
 
-    name: str  # timm's
-    norm: str  # that takes the place of each batch norm; a network without any is as timm makes it
+    name: str  # the name of the network in timm
+    norm: str  # it takes the place of each batch norm; a network without any is as timm makes it
     freeze_at: int  # see FREEZE_AT
-    drop_path: float  # rate of the last block; it rises linearly from 0
+    drop_path: float  # rate of the last block; the rates increase linearly from 0
     out_norm: bool  # whether a LayerNorm follows each map, as in ConvNeXt's detectors
     out_features: tuple[str, ...]  # the maps that are returned
 
@@ -142,7 +142,7 @@ def layout_of(name: str) -> Layout:
     stages: dict[str, list[str]] = {"stem": []}
     levels = [max(entry["reduction"].bit_length() - 1, 1) for entry in info]
     names = ["stem" if level == 1 else f"res{level}" for level in levels]
-    # Where no map is finer than stride 4 (ConvNeXt), the stem is what precedes the first stage.
+    # If no map is finer than stride 4 (ConvNeXt), the stem is what precedes the first stage.
     if "stem" not in names:
         first = parts.index(ends[0])
         stages["stem"], parts = parts[:first], parts[first:]

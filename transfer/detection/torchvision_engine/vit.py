@@ -24,7 +24,7 @@ from transfer.detection.torchvision_engine.vit_positions import (
     to_windows,
 )
 
-# Both as in timm's ViTs, which the weights are trained with.
+# Both values are those of timm's ViTs, with which the weights were trained.
 NORM_EPS = 1e-6
 INIT_STD = 0.02
 
@@ -34,17 +34,17 @@ class ViTSpec:
     """The node TRANSFER.VIT."""
 
     width: int  # channels of a token
-    depth: int  # blocks
+    depth: int  # number of blocks
     heads: int
-    patch_size: int  # pixels
-    image_size: int  # pixels; the square that relative positions are made for
+    patch_size: int  # side in pixels
+    image_size: int  # pixels; side of the square for which relative positions are made
     pretrain_image_size: int  # pixels; `pos_embed` is made for it, with a class token
-    # Side in tokens of the windows of the blocks that are not in `global_blocks`. Attention over
-    # a whole image in each block would cost the square of its area.
+    # Side of the windows, in tokens. The blocks that are not in `global_blocks` have such windows,
+    # since attention over a complete image in each block would cost the square of its area.
     window_size: int
     global_blocks: tuple[int, ...]
     relative_positions: bool
-    drop_path: float  # rate of the last block; it rises linearly from 0
+    drop_path: float  # rate of the last block; the rates increase linearly from 0
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> ViTSpec:

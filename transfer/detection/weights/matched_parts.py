@@ -17,8 +17,8 @@ from transfer.checkpoints.weights import COUNTER
 from transfer.detection.weights.detector_file import DERIVED, shown_classes, warn_of_unnamed
 
 BACKBONE_PART = "backbone"
-# In the order of a forward pass, the longer prefix first; res5 of a C4 detector is the last stage
-# of its ResNet.
+# The parts by prefix, in the order of a forward pass, the longer prefix first. res5 of a C4
+# detector is the last stage of its ResNet.
 PREFIXES = {
     "backbone.fpn_": "FPN",
     "backbone.top_block.": "FPN",
@@ -136,10 +136,11 @@ def in_class_order(
 def reordered(
     tensors: Mapping[str, Tensor], theirs: Sequence[str], ours: Sequence[str]
 ) -> dict[str, Tensor]:
-    """Returns a detector's tensors with its predictors' rows in another order of the same classes.
+    """Returns a detector's tensors with the rows of its predictors in the order of `ours`.
 
     Args:
-        theirs: names of the classes in the order of the rows; ours: in the order that is wanted.
+        theirs: names of the classes in the order of the rows. ours: the same names in the order
+            that is wanted.
     """
     rows = torch.tensor([list(theirs).index(name) for name in ours])
     count, moved = len(rows), dict(tensors)

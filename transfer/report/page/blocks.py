@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from transfer.report.configs import DETECTION_TASKS
 from transfer.report.rows_columns_cells import Protocol, Results
 
-MOST_COLUMNS = 11  # of 78 px at least, next to a name of 220 px
+MOST_COLUMNS = 11  # each has at least 78 px, next to a name of 220 px
 MOST_ON_ONE_LINE = 6  # columns in which value, deviation and n fit on one line
 COSTS = ("pretrain", "views", "transfer")
 COSTS_ON_GPU = ("pretrain", "GPU time", "views", "transfer")

@@ -94,7 +94,7 @@ def test_the_config_beside_decides(
 def test_nothing_beside_is_one_warning(
     model: Path, text: str | None, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Absent, of another kind, or not readable."""
+    """It is absent, of a different kind, or not readable."""
     if text is not None:
         model.with_name("config.yaml").write_text(text)
     for _ in range(2):
