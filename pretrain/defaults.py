@@ -147,7 +147,8 @@ _C.SOLVER = CN()
 _C.SOLVER.EPOCHS = 100
 _C.SOLVER.MAX_STEPS = 0  # > 0: this many steps instead of EPOCHS; the schedule spans them
 _C.SOLVER.BATCH_SIZE = 4096  # images, over all processes
-_C.SOLVER.RECIPE_BATCH_SIZE = 0  # batch size of the recipe's source; a warning names a different one; 0 = none
+# batch size of the recipe's source; a warning says if BATCH_SIZE is different; 0 = none
+_C.SOLVER.RECIPE_BATCH_SIZE = 0
 # Number of parts in which a process computes its batch, one after the other (GradCache). It keeps
 # all negatives, needs the memory of one part and a third more time; BN statistics are those of a
 # part. It must be 1 for methods with momentum copies or predictors.

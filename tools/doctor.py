@@ -19,7 +19,7 @@ EXAMPLE = """tools/doctor.py
 
 
 def parse(argv: Sequence[str] | None) -> Namespace:
-    """The parsed options."""
+    """Returns the parsed options."""
     parser = make_parser(__doc__, EXAMPLE)
     add = parser.add_argument
     add("--config", help="a config of any kind: a path, or a name below configs/")

@@ -57,7 +57,7 @@ class Findings:
 
     @property
     def refused(self) -> bool:
-        """Whether something was found that must be corrected."""
+        """Returns whether something was found that must be corrected."""
         return bool(self._refused)
 
     def report(self) -> None:

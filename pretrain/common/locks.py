@@ -74,7 +74,7 @@ def one_writer(*folders: str | Path, inherited: bool = False) -> Iterator[None]:
 
 @contextmanager
 def one_writer_of(file: str | Path) -> Iterator[None]:
-    """Like `one_writer`, but for one file in a folder that other commands may also write to."""
+    """Works like `one_writer`, but for one file of a folder into which other commands may write."""
     file = Path(file)
     with _only_holder(file.parent, f".{file.name}.lock", str(file), False):
         sweep(file.parent, file.name)

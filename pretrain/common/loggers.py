@@ -39,7 +39,7 @@ class Logger(Protocol):
         """Records the values of a step, which are finite."""
 
     def flush(self) -> None:
-        """What was written survives a kill, if the program can promise that."""
+        """Makes what was written survive a kill, if the program can promise that."""
 
     def close(self) -> None:
         """Ends the run."""
@@ -59,18 +59,20 @@ class Run:
 
     @property
     def name(self) -> str:
-        """The folder's last part; of trial_0 and the like the two before it as well."""
+        """Returns the last part of the folder's path; for trial_0 and the like, the last three
+        parts.
+        """
         parts = self.folder.absolute().parts
         return "/".join(parts[-3:] if parts[-1].startswith("trial_") else parts[-1:])
 
     @property
     def group(self) -> str | None:
-        """The suite that the run is a job of."""
+        """Returns the name of the suite to which the run belongs."""
         return os.environ.get(GROUP_VARIABLE) or None
 
     @property
     def key(self) -> str:
-        """16 hexadecimal digits of the folder, by which a resumed run is found."""
+        """Returns 16 hexadecimal digits made of the folder, by which a resumed run is found."""
         return hashlib.sha256(str(self.folder.absolute()).encode()).hexdigest()[:16]
 
 

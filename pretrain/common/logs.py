@@ -122,7 +122,7 @@ class MetricsWriter:
         self._loggers.write(step, finite)
 
     def flush(self) -> None:
-        """What was written survives a kill from here on; loggers write in the background."""
+        """Makes what was written survive a kill from now on; loggers write in the background."""
         if self._file is not None and self._loggers is not None:
             with named_file(self._path):
                 self._file.flush()

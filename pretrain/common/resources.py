@@ -57,8 +57,9 @@ def _quota(path: Path) -> float | None:
 
 
 def usable_workers(wanted: int) -> int:
-    """Loader processes to start if a config asks for this number: at most one for each core that is
-    this process's share, where a launcher has started several on this machine.
+    """Returns how many loader processes to start if a config asks for this number. It is at most
+    one for each core that is this process's share, if a launcher has started several processes on
+    this machine.
 
     More would wait for each other, and torch warns about them. Results do not depend on it.
     """

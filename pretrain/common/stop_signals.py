@@ -45,7 +45,7 @@ class Stopped(KeyboardInterrupt):
 
     @property
     def status(self) -> int:
-        """The command's exit status."""
+        """Returns the command's exit status."""
         return INTERRUPTED if self.number == signal.SIGINT else REQUEUE
 
 
@@ -93,8 +93,9 @@ def heard(says: bytes = b"", always: Sequence[signal.Signals] = ()) -> Iterator[
 
 @contextmanager
 def held_back() -> Iterator[None]:
-    """Inside, something begins that nobody could stop if a signal broke its beginning off, such as
-    a process: the signal counts at the end of the block."""
+    """Delays signals to the end of the block. Inside, something begins that nobody could stop if a
+    signal interrupted its beginning, such as a process.
+    """
     global _held, _waiting
     _held = True
     try:

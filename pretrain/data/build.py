@@ -39,7 +39,9 @@ def view_sizes(cfg: CfgNode) -> list[int]:
 
 
 def build_view_maker(cfg: CfgNode) -> ViewMaker:
-    """Augmentation, filter and mask of each view. Raises InputError if one does not fit SIZE."""
+    """Returns the maker with the augmentation, filter and mask of each view. Raises InputError if
+    one does not fit SIZE.
+    """
     nodes = [view_nodes(cfg)[branch] for branch in branches(cfg)]
     maker = ViewMaker(
         [view_recipe(cfg, node) for node in nodes],
@@ -218,11 +220,14 @@ def first_batch(cfg: CfgNode, images: ImageDataset, number: int) -> Batch:
 
 
 def shared_with_first(branches: list[int], shared: bool) -> list[int | None]:
-    """For each view, the earlier view that it shares with: view 0 if `shared`, otherwise None.
-    Focal views never share."""
+    """Returns, for each view, the earlier view whose pixels it shares: view 0 if `shared`,
+    otherwise None. Focal views never share.
+    """
     return [0 if shared and view and branch < 2 else None for view, branch in enumerate(branches)]
 
 
 def number_or_range(value: tuple[float, ...]) -> float | tuple[float, float]:
-    """A config tuple: one value becomes a number, two values become a range."""
+    """Returns the meaning of a config's tuple: one value becomes a number, two values become a
+    range.
+    """
     return value[0] if len(value) == 1 else (value[0], value[1])

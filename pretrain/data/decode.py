@@ -104,7 +104,9 @@ class Header:
 
     @property
     def stored_size(self) -> tuple[int, int]:
-        """(width, height) of the stored pixels; pretraining and classification read them so."""
+        """Returns (width, height) of the stored pixels; pretraining and classification read them
+        so.
+        """
         return (self.height, self.width) if self.turned else (self.width, self.height)
 
 

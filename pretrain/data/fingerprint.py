@@ -69,7 +69,7 @@ class Fingerprint:
         }
 
     def to_dict(self) -> dict[str, Any]:
-        """For checkpoints and folders: builtins, read by `read_fingerprint`."""
+        """Returns builtins for checkpoints and folders; `read_fingerprint` reads them."""
         return {**self.facts(), "parts": dict(self.parts), "format": FORMAT}
 
     def counts(self) -> str:

@@ -37,11 +37,11 @@ class HighPass:
         check_kernel(self.kernel_size, self.kernel_size)
 
     def check(self, size: int) -> None:
-        """Raise `InputError` when the kernel does not fit images of `size` px."""
+        """Raises `InputError` when the kernel does not fit images of `size` px."""
         check_kernel(self.kernel_size, size)
 
     def apply(self, images: Tensor) -> Tensor:
-        """Filter images `(N, C, H, W)`; the result is float32 and has the same shape."""
+        """Filters images `(N, C, H, W)`; the result is float32 and has the same shape."""
         return highpass(images, self.kernel_size, self.sigma)
 
     def to_dict(self) -> dict[str, int | float | str]:

@@ -288,8 +288,7 @@ class _CropDataset(Dataset[Loaded]):
     def _read(
         self, epoch: int, sample: int, errors: list[tuple[str, str]]
     ) -> tuple[int, Image.Image | np.ndarray]:
-        """Returns the sample's number and image, or those of a different one if it is unreadable.
-        """
+        """Returns the sample's number and image; if unreadable, those of a different sample."""
         decode = self.dataset.read_pixels if self.resize == "torch" else self.dataset.read
         try:
             return sample, decode(sample)

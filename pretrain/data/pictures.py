@@ -66,7 +66,7 @@ class GivenImages(ImageDataset):
 
     @cached_property
     def origin(self) -> Origin:
-        """See `ImageDataset.origin`; of a list with PIL images its pixels."""
+        """See `ImageDataset.origin`; a list with PIL images gives its pixels."""
         names = [self.name(place) for place in range(len(self))]
         if not any(isinstance(picture, Image.Image) for picture in self.pictures):
             return Files(names)

@@ -64,11 +64,11 @@ class ViewMaker:
 
     @property
     def num_views(self) -> int:
-        """Number of views V."""
+        """Returns the number of views V."""
         return len(self.recipes)
 
     def check(self, sizes: Sequence[int]) -> None:
-        """Raise `InputError` for a grid or kernel that does not fit crops of `sizes[v]` px."""
+        """Raises `InputError` for a grid or kernel that does not fit crops of `sizes[v]` px."""
         parts = zip(self.recipes, self.highpasses, self.masks, sizes, strict=True)
         for recipe, highpass, mask, size in parts:
             if recipe.blur_prob > 0:

@@ -105,7 +105,7 @@ class Training:
 
     @property
     def images_seen(self) -> int:
-        """Images of all processes, counted each time they are seen."""
+        """Returns the number of images that all processes have seen; each is counted each time."""
         return self.step * self.batch_size
 
     @property
@@ -115,7 +115,7 @@ class Training:
 
     @property
     def gpu_seconds(self) -> float:
-        """Training seconds times GPUs; 0 on a CPU."""
+        """Returns training seconds times GPUs; 0 on a CPU."""
         return self.seconds * world_size() if self.device.type == "cuda" else 0.0
 
 
@@ -123,19 +123,21 @@ class Callback:
     """Called at the start, after each step, and at the end; each method does nothing by default."""
 
     def start(self, training: Training) -> None:
-        """Before the first step of this process's run."""
+        """Is called before the first step of this process's run."""
 
     def step(self, training: Training, outcome: dict[str, Any]) -> None:
-        """After `training.step` steps; `outcome` is what `train_step` returned for the last one."""
+        """Is called after `training.step` steps; `outcome` is what `train_step` returned for the
+        last one.
+        """
 
     def stop(self, training: Training) -> None:
-        """After a step, and after `step`, if the run is asked to end there."""
+        """Is called after a step, and after `step`, if the run is asked to end there."""
 
     def end(self, training: Training) -> None:
-        """After the last step."""
+        """Is called after the last step."""
 
     def close(self) -> None:
-        """At the end or after a failure."""
+        """Is called at the end or after a failure."""
 
 
 def step_generator(seed: int, step: int) -> torch.Generator:
@@ -198,7 +200,7 @@ class Prepared:
     generator: torch.Generator  # for the draws of the method, after those of the views
 
     def tensors(self) -> list[Tensor]:
-        """All of them."""
+        """Returns all tensors."""
         return [*self.crops, *self.views, self.labels]
 
 

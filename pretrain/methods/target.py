@@ -53,7 +53,7 @@ def make_target(online: Network) -> Network:
 
 @torch.no_grad()
 def update_target(target: nn.Module, online: nn.Module, momentum: float) -> None:
-    """target = momentum * target + (1 - momentum) * online, parameters only.
+    """Sets target = momentum * target + (1 - momentum) * online, for parameters only.
 
     The target keeps its own batch-norm statistics, as in MoCo and BYOL: its forward passes collect
     them.

@@ -35,7 +35,7 @@ class GroupRules:
 def param_groups(
     model: nn.Module, weight_decay: float, rules: GroupRules = GroupRules()
 ) -> list[dict[str, Any]]:
-    """Trainable parameters in groups of equal treatment, in the model's order.
+    """Returns the trainable parameters in groups of equal treatment, in the model's order.
 
     Each group has `params`, `weight_decay`, and the entries that `engine.loop` and LARS read:
     `adapt`, `lr_ratio`, `constant_lr`, `clip`, `decays` (whether a weight-decay schedule applies).

@@ -25,8 +25,9 @@ def set_rates(optimizer: Optimizer, value: float, constant: float = 0.0) -> None
 
 
 def scaled_lr(lr_per_256: float, batch_size: int) -> float:
-    """The linear scaling rule: `lr_per_256` is the learning rate for 256 images, `batch_size` is
-    the global batch size."""
+    """Returns the learning rate by the linear scaling rule: `lr_per_256` is the learning rate for
+    256 images, `batch_size` is the global batch size.
+    """
     return lr_per_256 * batch_size / 256
 
 

@@ -62,7 +62,7 @@ class RunCurves:
     spectrum: Spectrum | None = None
 
     def last(self) -> str:
-        """One line for people: the last value of each curve."""
+        """Returns one line for people: the last value of each curve."""
         ends = {name: curve.values[-1] for name, curve in self.curves.items()}
         shown = [f"{n} {'nan' if value is None else f'{value:.3g}'}" for n, value in ends.items()]
         return f"{self.run}: {', '.join(shown)}"

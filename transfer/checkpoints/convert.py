@@ -55,7 +55,7 @@ class Report:
 
     @property
     def headline(self) -> str:
-        """One line about the input: format, method, backbone, identity."""
+        """Returns one line about the input: format, method, backbone, identity."""
         ours = " (this project)" if self.format == "mscn" else ""
         method = self.weights.provenance.get("method")
         known = f", method {method}" if method else ""
@@ -64,7 +64,7 @@ class Report:
 
     @property
     def failures(self) -> list[StageDifference]:
-        """The rows above the tolerance."""
+        """Returns the rows above the tolerance."""
         return [row for rows in self.proofs.values() for row in rows if not row.passed]
 
     def __str__(self) -> str:

@@ -41,7 +41,7 @@ class Beside(NamedTuple):
 
     @property
     def backbone(self) -> str | None:
-        """timm's name of the network, if its config states it."""
+        """Returns timm's name of the network, if its config states it."""
         name = self.config.get("architecture")
         return name if isinstance(name, str) else None
 

@@ -120,7 +120,7 @@ def read(
     trust: bool = False,
     prefix: str | None = None,
 ) -> Reading:
-    """Like `read_weights` for a file or a remote source, but returns the source as well."""
+    """Works like `read_weights` for a file or a remote source, but returns the source as well."""
     opened = as_opened(path, trust)
     path, place, raw = opened.source, opened.place, opened.raw
     try:

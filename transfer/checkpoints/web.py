@@ -27,7 +27,8 @@ SLOW_BYTES, SLOW_SECONDS = 64 << 10, 120
 
 @contextmanager
 def opened_url(url: str, remedy: str) -> Iterator[tuple[http.client.HTTPResponse, Pace]]:
-    """The answer of a server, and the pace, to which the reader adds the bytes that it has read.
+    """Yields the answer of a server, and the pace, to which the reader adds the bytes that it has
+    read.
 
     Args:
         remedy: the end of the message about a redirect that is not followed.

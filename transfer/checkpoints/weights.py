@@ -104,12 +104,14 @@ class Weights:
 
     @property
     def said(self) -> tuple[str, ...]:
-        """The warnings, and what was done to the file's names: a run prints them at its start."""
+        """Returns the warnings, and what was done to the file's names: a run prints them at its
+        start.
+        """
         return (*self.warnings, *(self.account.notes if self.account else ()))
 
     @cached_property
     def sha256(self) -> str:
-        """The identity of the canonical tensors, without BN's counters."""
+        """Returns the identity of the canonical tensors, without BN's counters."""
         return tensors_sha256(self.state)
 
 

@@ -42,7 +42,7 @@ class Images(Protocol):
 
     @property
     def origin(self) -> Origin:
-        """Where the images come from."""
+        """Returns where the images come from."""
 
 
 @dataclass(frozen=True)
@@ -68,12 +68,12 @@ class Split:
 
     @property
     def origin(self) -> Origin:
-        """Where the images come from."""
+        """Returns where the images come from."""
         return self.images.origin
 
     @cached_property
     def fingerprint(self) -> Fingerprint:
-        """The fingerprint of images and labels."""
+        """Returns the fingerprint of images and labels."""
         return fingerprint_of(self.origin, ClassLabels(self.labels.numpy(), self.classes))
 
     def describe(self) -> str:
@@ -99,7 +99,7 @@ class Chosen:
 
     @property
     def origin(self) -> Origin:
-        """Where the images come from."""
+        """Returns where the images come from."""
         return Part(self.images.origin, self.indices)
 
     def name(self, index: int) -> str:

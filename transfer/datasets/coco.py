@@ -65,8 +65,9 @@ NOT_TRAINED = "categories without objects are not among the classes, and were le
 
 
 def read_json(path: Path, image_folder: Path, keypoints: bool = False) -> dict[str, Any]:
-    """The parsed file; see `read_instances`. Raises InputError when it, or the image folder, is
-    missing or malformed."""
+    """Returns the parsed file; see `read_instances`. Raises InputError if it, or the image folder,
+    is missing or malformed.
+    """
     check_present((path, image_folder), lambda: _tree(path, image_folder))
     return read_instances(path, keypoints)
 

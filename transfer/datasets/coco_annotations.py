@@ -112,7 +112,7 @@ class AnnotationColumns(Sequence[Any]):
 
     @property
     def usual(self) -> np.ndarray:
-        """bool (n,): the records that are not odd."""
+        """Returns bool (n,), True for the records that are not odd."""
         return self.crowd != _ODD
 
     def values(self, key: str) -> list[Any]:

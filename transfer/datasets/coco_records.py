@@ -96,7 +96,7 @@ class ClearRecords:
 
 
 def read_images(content: Mapping[str, Any], findings: Findings) -> dict[Id, Image]:
-    """Images by ascending id; those with a bad size or name are refused and left out."""
+    """Returns images by ascending id; those with a bad size or name are refused and left out."""
     found = {}
     for entry in content["images"]:
         key, name = as_id(entry["id"]), entry["file_name"]

@@ -31,7 +31,7 @@ class Coordinates:
 
     @property
     def values(self) -> np.ndarray:
-        """All of them, as they are packed: `Coordinates([values])` is the same sequence."""
+        """Returns all values, as they are packed: `Coordinates([values])` is the same sequence."""
         return self._values
 
     def part(self, begin: int, end: int) -> list[float]:

@@ -53,7 +53,7 @@ class PlaceCheck:
         )
 
     def finish(self) -> None:
-        """To be called after the last object, before the findings report."""
+        """Reports what was counted. Call it after the last object, before the findings report."""
         self._relative.finish()
 
 

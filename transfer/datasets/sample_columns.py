@@ -151,7 +151,7 @@ class SampleColumns(Sequence[Sample]):
         )
 
     def file_names(self) -> list[str]:
-        """Of all images."""
+        """Returns the file names of all images."""
         names, ends = self._images.names, self._images.name_ends
         begins = np.concatenate([[0], ends[:-1]])[self._rows].tolist()
         cuts = zip(begins, ends[self._rows].tolist())

@@ -135,7 +135,7 @@ class CompactSamples(Protocol):
         """
 
     def file_names(self) -> list[str]:
-        """Of all images."""
+        """Returns the file names of all images."""
 
 
 def is_compact(samples: object) -> TypeGuard[CompactSamples]:
@@ -211,7 +211,7 @@ class DetectionSet:
 
     @cached_property
     def origin(self) -> Origin:
-        """The files of the images."""
+        """Returns the files of the images as an origin."""
         samples = self.samples
         return Files(
             samples.file_names() if is_compact(samples) else [s.file_name for s in samples]
@@ -219,7 +219,7 @@ class DetectionSet:
 
     @cached_property
     def fingerprint(self) -> Fingerprint:
-        """What the data is."""
+        """Returns the identity of the data."""
         objects = object_labels_of(self.samples, self.objects, self.classes)
         return fingerprint_of(self.origin, objects)
 
@@ -235,7 +235,7 @@ class DetectionSet:
 
     @cached_property
     def objects(self) -> Objects:
-        """What can be counted of all objects."""
+        """Returns the columns of all objects, from which they can be counted."""
         return objects_of(self.samples)
 
     def trainable_rows(self) -> np.ndarray:

@@ -41,7 +41,9 @@ def build_adamw(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
 
 
 def jitter_mapper(cfg: CfgNode) -> DatasetMapper:
-    """Large-scale jitter as Detectron2's projects/ViTDet/configs/common/coco_loader_lsj.py."""
+    """Returns a mapper with large-scale jitter, as in Detectron2's
+    projects/ViTDet/configs/common/coco_loader_lsj.py.
+    """
     side, scales = cfg.TRANSFER.LSJ.CROP_SIZE, cfg.TRANSFER.LSJ.SCALES
     flip = [T.RandomFlip(horizontal=True)] if cfg.INPUT.RANDOM_FLIP == "horizontal" else []
     flips = create_keypoint_hflip_indices(cfg.DATASETS.TRAIN) if cfg.MODEL.KEYPOINT_ON else None

@@ -31,7 +31,7 @@ def evaluate(
     max_detections: int = 100,
     oks_sigmas: Sequence[float] = (),
 ) -> Scores:
-    """Average precision in percent, as `tools/train_det.py` measures it: `.metrics` and
+    """Returns the average precision in percent, as `tools/train_det.py` measures it: `.metrics` and
     `.per_class`. The metrics are COCO's or Pascal VOC's, as the data set's layout asks for.
 
     Args:

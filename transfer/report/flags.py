@@ -51,7 +51,7 @@ class FlagLine:
 
     @property
     def kinds(self) -> str:
-        """The kinds of flags in a few words, each once with its count."""
+        """Returns the kinds of flags in a few words, each once with its count."""
         counts = Counter(flag.kind for flag in self.flags)
         return ", ".join(f"{kind} ({n} times)" if n > 1 else kind for kind, n in counts.items())
 

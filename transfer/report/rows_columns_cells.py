@@ -43,7 +43,7 @@ class Checkpoint:
 
     @property
     def unit(self) -> str:
-        """The subject of a claim about this row."""
+        """Returns the subject of a claim about this row."""
         return f"method ({self.seeds} pretraining seeds)" if self.seeds else "checkpoint"
 
 

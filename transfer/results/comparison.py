@@ -60,7 +60,7 @@ class Comparison:
 
     @property
     def resolved(self) -> bool:
-        """Whether the 95 % interval does not contain 0."""
+        """Returns whether the 95 % interval does not contain 0."""
         return self.p is not None and self.p < 1 - CONFIDENCE
 
 

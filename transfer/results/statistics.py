@@ -52,7 +52,7 @@ class Estimate:
 
     @property
     def se(self) -> float | None:
-        """The standard error."""
+        """Returns the standard error."""
         return math.sqrt(sum(s.variance for s in self.sources)) if self.sources else None
 
     def reach(self, confidence: float = CONFIDENCE) -> float | None:

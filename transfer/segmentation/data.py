@@ -136,12 +136,12 @@ class SemanticSet:
 
     @cached_property
     def origin(self) -> Files:
-        """The files of the images."""
+        """Returns the files of the images as an origin."""
         return Files([sample.file_name for sample in self.samples])
 
     @cached_property
     def fingerprint(self) -> Fingerprint:
-        """The fingerprint of the data; it reads the mask files."""
+        """Returns the fingerprint of the data; it reads the mask files."""
         objects = [sample.objects for sample in self.samples if sample.objects is not None]
         if not objects:
             masks = Files([sample.mask_name for sample in self.samples])

@@ -43,7 +43,7 @@ class Problems(InputError):
 
     @property
     def lines(self) -> tuple[str, ...]:
-        """The lines, one per problem."""
+        """Returns the lines, one per problem."""
         return self.args
 
 

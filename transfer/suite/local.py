@@ -77,7 +77,7 @@ class LocalProcess:
 
     @property
     def pid(self) -> int:
-        """The process id of the command itself."""
+        """Returns the process id of the command itself."""
         return self.process.pid
 
     def poll(self) -> int | None:

@@ -65,7 +65,7 @@ class Command:
         return status
 
     def checkpoint(self) -> Any:
-        """Called by submitit on preemption: stops the command, and returns what to run next."""
+        """Stops the command and returns what to run next. submitit calls it on preemption."""
         import submitit
 
         if self.process is not None:

@@ -44,7 +44,9 @@ class Clipping:
     def _clip(self, optimizer: Optimizer, *_: Any) -> None:
         for group in optimizer.param_groups:
             for parameter in group["params"]:
-                if parameter.grad is None:  # its map is not used by anything; torch's functions raise
+                if (
+                    parameter.grad is None
+                ):  # its map is not used by anything; torch's functions raise
                     continue
                 if self.kind == BY_VALUE:
                     clip_grad_value_(parameter, self.limit)

@@ -48,7 +48,7 @@ class Step:
 
     @property
     def loss(self) -> float:
-        """The sum of the losses."""
+        """Returns the sum of the losses."""
         return sum(self.losses.values())
 
 

@@ -17,7 +17,8 @@ from torch import Tensor
 from torch.utils.data import Sampler
 
 Batch = list[tuple[int, int]]
-REPEATING = "RepeatFactorTrainingSampler"  # a value of DATALOADER.SAMPLER_TRAIN: see `repeat_factors`
+# A value of DATALOADER.SAMPLER_TRAIN: see `repeat_factors`.
+REPEATING = "RepeatFactorTrainingSampler"
 
 
 def training_order(size: int, seed: int) -> Iterator[int]:

@@ -47,12 +47,14 @@ class RunData:
 
     @cached_property
     def known(self) -> dict[str, Fingerprint]:
-        """The fingerprints of both splits, "train" and "test"."""
+        """Returns the fingerprints of both splits, "train" and "test"."""
         return {"train": self.train.fingerprint, "test": self.test.fingerprint}
 
     @cached_property
     def shared(self) -> SharedImages | None:
-        """Test images that are also training images; None if there are too many to compare."""
+        """Returns the test images that are also training images; None if there are too many to
+        compare.
+        """
         return find_shared(self.train.origin, self.test.origin)
 
     def warn_of_shared(self) -> None:

@@ -68,7 +68,7 @@ class Request:
 
     @cached_property
     def opened(self) -> OpenedWeights:
-        """The opened file of `weights`; each process reads it once."""
+        """Returns the opened file of `weights`; each process reads it once."""
         return OpenedWeights(self.weights)
 
     def folders(self) -> dict[int, Path]:
@@ -88,22 +88,22 @@ class ImageSet(Protocol):
 
     @property
     def name(self) -> str:
-        """The name in DATASETS."""
+        """Returns the name in DATASETS."""
         ...
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """The names of the classes, in their order."""
+        """Returns the names of the classes, in their order."""
         ...
 
     @property
     def origin(self) -> Origin:
-        """Where the images come from."""
+        """Returns where the images come from."""
         ...
 
     @property
     def fingerprint(self) -> Fingerprint:
-        """The fingerprint of the data."""
+        """Returns the fingerprint of the data."""
         ...
 
     def __len__(self) -> int:
@@ -131,7 +131,7 @@ class Job(Generic[SetT]):
 
     @cached_property
     def data(self) -> RunData:
-        """The data of all trials, before a trial draws a part of it."""
+        """Returns the data of all trials, before a trial draws a part of it."""
         train = self.train_set if self.drawn_from is None else self.drawn_from()
         return RunData.of(train, self.test_set)
 

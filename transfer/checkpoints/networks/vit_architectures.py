@@ -78,7 +78,7 @@ class Vit(NamedTuple):
 
     @property
     def patches(self) -> int:
-        """Of an image."""
+        """Returns the number of patches of an image."""
         return (self.image_size // self.patch_size) ** 2
 
 
@@ -109,7 +109,7 @@ def vit_name(width: int, patch_size: int, image_size: int) -> str:
 
 
 def full_name(size: str, vit: Vit) -> str:
-    """The inverse of `parse_vit`."""
+    """Inverts `parse_vit`."""
     parts = [f"vit_{size}_patch{vit.patch_size}"]
     parts += ["ls"] * vit.layer_scale
     parts += [f"{'swiglu' if vit.gated else 'mlp'}{vit.hidden}"] if vit.hidden else []

@@ -52,8 +52,8 @@ class RawFile:
 
     @cached_property
     def sha256(self) -> str:
-        """The sha256 of the bytes that were read (TensorFlow: of its index and data files, one
-        after another).
+        """Returns the sha256 of the bytes that were read (TensorFlow: of its index and data files,
+        one after another).
 
         Not every caller needs it, and it takes as long as reading.
 

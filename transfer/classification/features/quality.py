@@ -47,7 +47,7 @@ class RandomCrops:
 
     @property
     def origin(self) -> Origin:
-        """The origin of the images that are cropped."""
+        """Returns the origin of the images that are cropped."""
         return self.images.origin
 
     def read(self, index: int) -> Image.Image:

@@ -109,7 +109,7 @@ class SvmResult(NamedTuple):
 
     @property
     def mean_ap(self) -> float:
-        """The mean AP in percent."""
+        """Returns the mean AP in percent."""
         return float(self.per_class.mean())
 
 

@@ -81,8 +81,8 @@ def to_coco_results(
 def from_coco_results(
     results: Sequence[Mapping[str, Any]], category_ids: Sequence[int | str]
 ) -> list[Predictions]:
-    """The inverse of `to_coco_results`: returns one Predictions per image, in the order of the
-    results. Boxes are float32; the conversion to XYWH and back may change their last bit.
+    """Inverts `to_coco_results`: returns one Predictions per image, in the order of the results.
+    Boxes are float32; the conversion to XYWH and back may change their last bit.
 
     Raises:
         InputError: a result lacks a key, or has a category that is not listed.

@@ -149,7 +149,8 @@ def use_kernels(module: nn.Module, device: torch.device) -> None:
 
 
 def freeze(module: nn.Module, part: str = "") -> None:
-    """Stop a module's parameters and turn every batch norm below it into FrozenBatchNorm2d.
+    """Stops the training of a module's parameters and turns every batch norm below it into
+    FrozenBatchNorm2d.
 
     Args:
         part: of the module, the name of the submodule that is meant; "": all of it.

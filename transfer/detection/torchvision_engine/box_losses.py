@@ -108,7 +108,7 @@ def distance_iou_loss(boxes: Tensor, truth: Tensor, *, complete: bool = False) -
 
 
 def complete_iou_loss(boxes: Tensor, truth: Tensor) -> Tensor:
-    """See `distance_iou_loss`."""
+    """Returns the complete IoU loss; see `distance_iou_loss`."""
     return distance_iou_loss(boxes, truth, complete=True)
 
 

@@ -86,18 +86,18 @@ class BaseSpec(ABC):
 
     @property
     def architecture(self) -> str:
-        """The backbone's kind, a key of BACKBONES."""
+        """Returns the backbone's kind, a key of BACKBONES."""
         return next(kind for kind, spec in BACKBONES.items() if type(self.backbone) is spec)
 
     @property
     def resnet(self) -> ResNetSpec | None:
-        """The backbone's ResNet-18 to -152; None of a ViT or of the tiny ResNet."""
+        """Returns the spec of the backbone, a ResNet-18 to -152; None for a ViT or tiny ResNet."""
         backbone = self.backbone.bottom_up if isinstance(self.backbone, FPNSpec) else self.backbone
         return backbone if isinstance(backbone, ResNetSpec) else None
 
     @property
     def backbone_name(self) -> str:
-        """The trunk's name in pretrain.backbones, or timm's, e.g. "resnet50"."""
+        """Returns the trunk's name in pretrain.backbones, or timm's, e.g. "resnet50"."""
         return self.backbone.trunk_name
 
 
@@ -195,7 +195,7 @@ class BaseDetector(nn.Module, ABC):
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are; inputs are moved there."""
+        """Returns where the weights are; inputs are moved there."""
         return self.pixel_mean.device
 
     def forward(self, batch: Sequence[Mapping[str, Any]]) -> dict[str, Tensor] | list[Detections]:

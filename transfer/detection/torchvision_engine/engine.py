@@ -123,7 +123,8 @@ def make_detector(cfg: CfgNode, preprocess: Preprocess) -> BaseDetector:
 
 
 def make_train_mapper(cfg: CfgNode, keypoint_names: Sequence[str] = ()) -> TrainMapper:
-    """Reads, resizes and flips training images, crops them before, or jitters their size.
+    """Returns the mapper that reads, resizes and flips training images; it may crop them before, or
+    jitter their size.
 
     Args:
         keypoint_names: of the data's keypoints, which are needed if images are flipped.

@@ -91,7 +91,7 @@ class FPNSpec:
 
     @property
     def maps(self) -> tuple[str, ...]:
-        """Names of the pyramid's maps, the finest first."""
+        """Returns the names of the pyramid's maps, the finest first."""
         levels = [int(name[3:]) for name in self.in_features]
         top = [6, 7] if self.p6_and_p7 else [6]
         return tuple(f"p{level}" for level in (*levels, *top))

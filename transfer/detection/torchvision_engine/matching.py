@@ -55,7 +55,7 @@ def match(
 def sample(
     labels: Sequence[Tensor], *, size: int, positive_fraction: float, background: int
 ) -> list[tuple[Tensor, Tensor]]:
-    """Draw up to `size` boxes of each image.
+    """Draws up to `size` boxes of each image.
 
     The labels of an image are (n,). For each image it returns the indices of positives (p,) and of
     negatives (q,).

@@ -76,7 +76,7 @@ class _Pool:
 
 @torch.no_grad()
 def update_bn_stats(model: nn.Module, batches: Iterable[Any], num_iters: int = 200) -> None:
-    """Replace the running statistics of every batch norm in training mode by those of `num_iters`
+    """Replaces the running statistics of every batch norm in training mode by those of `num_iters`
     batches under the present weights. Call it on all ranks, the model in training mode.
 
     Raises:

@@ -126,12 +126,12 @@ class ResNetSpec:
 
     @property
     def res2_channels(self) -> int:
-        """The channels of the map of res2; each later stage doubles them."""
+        """Returns the channels of the map of res2; each later stage doubles them."""
         return 64 if self.depth < 50 else 256
 
     @property
     def trunk_name(self) -> str:
-        """Its name in pretrain.backbones, e.g. "resnet50"."""
+        """Returns its name in pretrain.backbones, e.g. "resnet50"."""
         return trunk_name(self.depth, self.blocks.groups, self.blocks.width_per_group)
 
     def check_maps(self, rpn: Sequence[str], roi: Sequence[str]) -> None:
@@ -391,7 +391,7 @@ class ResNet(nn.Module):
         return {name: maps[name] for name in self.out_features}
 
     def freeze(self, freeze_at: int) -> None:
-        """Fix the stem (freeze_at >= 1) and the stages up to res`freeze_at`."""
+        """Fixes the stem (freeze_at >= 1) and the stages up to res`freeze_at`."""
         if freeze_at >= 1:
             freeze(self.stem)
         for name in self.stages:

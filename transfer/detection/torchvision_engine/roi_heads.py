@@ -80,7 +80,7 @@ class RoiHeads(nn.Module, ABC):
         image_sizes: Sequence[tuple[int, int]],
         targets: Sequence[Targets] = (),
     ) -> tuple[list[Detections], dict[str, Tensor]]:
-        """In training ([], losses), otherwise (N detections with masks and keypoints, {}).
+        """Returns ([], losses) in training, otherwise (N detections with masks and keypoints, {}).
 
         Args:
             features: maps by name, each (N, C, H, W).

@@ -64,7 +64,7 @@ class SimplePyramidSpec:
 
     @property
     def levels(self) -> list[int]:
-        """log2 of the strides that are made from the ViT's map, the finest first."""
+        """Returns log2 of the strides that are made from the ViT's map, the finest first."""
         return [int(math.log2(self.vit.patch_size / scale)) for scale in SCALES]
 
     def check_maps(self, rpn: Sequence[str], roi: Sequence[str]) -> None:

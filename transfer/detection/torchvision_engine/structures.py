@@ -28,8 +28,9 @@ class Targets:
 
     @staticmethod
     def from_sample(sample: Mapping[str, Any], device: torch.device) -> Targets:
-        """Read "boxes", "classes", "polygons" or "bitmasks", and "keypoints" of an element of a
-        batch."""
+        """Reads "boxes", "classes", "polygons" or "bitmasks", and "keypoints" of an element of a
+        batch.
+        """
         masks: GroundTruthMasks | None = None
         if sample.get("polygons") is not None:
             masks = Polygons(sample["polygons"])

@@ -78,7 +78,7 @@ class TimmConvNetSpec:
 
     @property
     def trunk_name(self) -> str:
-        """timm's name, which is that of its weights."""
+        """Returns timm's name, which its weights have too."""
         return self.name
 
     def build(self) -> TimmConvNet:
@@ -219,7 +219,7 @@ class TimmConvNet(nn.Module):
         return {name: self.out_norms[name](map_) for name, map_ in maps.items()}
 
     def freeze(self, freeze_at: int, layout: Layout) -> None:
-        """Fix the stem (freeze_at >= 1) and the stages up to res`freeze_at`."""
+        """Fixes the stem (freeze_at >= 1) and the stages up to res`freeze_at`."""
         for stage, parts in layout.stages.items():
             level = 1 if stage == "stem" else int(stage[3:])
             for part in parts if freeze_at >= level else ():

@@ -77,7 +77,7 @@ class ViTSpec:
 
     @property
     def trunk_name(self) -> str:
-        """timm's name, e.g. "vit_base_patch16_224"."""
+        """Returns timm's name, e.g. "vit_base_patch16_224"."""
         return vit_name(self.width, self.patch_size, self.pretrain_image_size)
 
 

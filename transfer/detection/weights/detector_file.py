@@ -109,7 +109,7 @@ class DetectorWeights(Weights):
 
     @cached_property
     def sha256(self) -> str:
-        """Identity of all tensors without batch norm's counters."""
+        """Returns the identity of all tensors without batch norm's counters."""
         return tensors_sha256(self.detector)
 
 

@@ -63,7 +63,7 @@ class Part:
 
     @property
     def loaded(self) -> bool:
-        """Whether the file's tensors are taken."""
+        """Returns whether the file's tensors are taken."""
         return bool(self.names) and not self.reason
 
     def line(self) -> str:

@@ -61,7 +61,7 @@ class TaskRanks:
 
     @property
     def label(self) -> str:
-        """The protocol with the metric."""
+        """Returns the protocol with the metric."""
         return f"{self.protocol.short}: {self.metric}"
 
     def places(self) -> list[tuple[int, int]]:
@@ -130,7 +130,7 @@ class Leaderboard:
 
     @cached_property
     def wins(self) -> Wins:
-        """The wins of all rows over each other."""
+        """Returns the wins of all rows over each other."""
         numbers = {row.label: number for number, row in enumerate(self.rows)}
         count = len(self.rows)
         found = Wins(*(np.zeros((count, count), np.int64) for _ in range(3)))

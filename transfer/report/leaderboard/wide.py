@@ -40,7 +40,7 @@ class WideTable:
 
     @property
     def groups(self) -> list[tuple[Protocol, int]]:
-        """Each protocol with its number of columns."""
+        """Returns each protocol with its number of columns."""
         return grouped(self.columns)
 
 

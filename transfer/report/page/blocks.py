@@ -30,22 +30,22 @@ class Block:
 
     @property
     def groups(self) -> list[tuple[Protocol, int]]:
-        """Each protocol once with its number of columns, for the upper header row."""
+        """Returns each protocol once, with its number of columns, for the upper header row."""
         return grouped(self.columns)
 
     @property
     def width(self) -> int:
-        """The number of columns without that of the names."""
+        """Returns the number of columns without that of the names."""
         return len(self.columns) + len(self.costs)
 
     @property
     def stacked(self) -> bool:
-        """Whether the parts of a cell are below each other."""
+        """Returns whether the parts of a cell are below each other."""
         return self.width > MOST_ON_ONE_LINE
 
     @property
     def tasks(self) -> str:
-        """The block's tasks, for its caption."""
+        """Returns the block's tasks, for its caption."""
         return ", ".join(dict.fromkeys(protocol.task for protocol, _ in self.columns))
 
 
