@@ -79,7 +79,7 @@ class _Evaluation:
             raise ValueError("a list is made of one other list, by the name of its items")
         items = self.value(first.iter, names)
         if not isinstance(items, list):
-            raise ValueError("a list is made of another list")
+            raise ValueError("a list must be made of a list")
         return [self.value(node.elt, {**names, first.target.id: item}) for item in items]
 
 

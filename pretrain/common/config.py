@@ -248,7 +248,7 @@ def check_no_differences(found: Sequence[str], what: str, further: str = "") -> 
     """
     if found:
         raise InputError(
-            f"{what} another config: {', '.join(found[:3])}; use the same config, or choose "
+            f"{what} a different config: {', '.join(found[:3])}; use the same config, or choose "
             f"another --output (in a suite: or another name){f'; {further}' if further else ''}"
         )
 
@@ -279,7 +279,9 @@ def base_chain(path: Path) -> Iterator[tuple[Path, dict]]:
             )
         read += 1
         if read > MOST_FILES:
-            raise InputError(f"{path}: {BASE_KEY} leads to more than {MOST_FILES} files")
+            raise InputError(
+                f"{path}: {BASE_KEY} leads to more than {MOST_FILES} files; name fewer"
+            )
         content = _read_yaml(path)
         base = content.pop(BASE_KEY, None)
         yield path, content

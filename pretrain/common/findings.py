@@ -20,7 +20,7 @@ MOST_OF_PLACE = 400  # characters
 
 
 class Findings:
-    """The findings of one file or folder.
+    """Collects the findings of one file or folder.
 
     Args:
         source: the name of the file or folder in messages.

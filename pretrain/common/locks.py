@@ -83,7 +83,7 @@ def one_writer_of(file: str | Path) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Holder:
-    """The process that holds a lock.
+    """Describes the process that holds a lock.
 
     Attributes:
         started: when its command began, local time.

@@ -33,7 +33,7 @@ PROJECT = "mscn"
 
 
 class Logger(Protocol):
-    """One program that shows scalars."""
+    """Gives scalars to one program that shows them."""
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Records the values of a step, which are finite."""
@@ -77,7 +77,7 @@ class Run:
 
 
 class TensorBoardLogger:
-    """Event files in the run's folder."""
+    """Writes event files into the run's folder."""
 
     def __init__(self, run: Run) -> None:
         from torch.utils.tensorboard import SummaryWriter
@@ -100,7 +100,7 @@ class TensorBoardLogger:
 
 
 class WandbLogger:
-    """A run of Weights & Biases; $WANDB_MODE=offline writes it into the run's folder."""
+    """Writes a run of Weights & Biases; $WANDB_MODE=offline writes it into the run's folder."""
 
     def __init__(self, run: Run) -> None:
         import wandb
@@ -121,7 +121,7 @@ class WandbLogger:
         self._run.log({"step": step, **values})
 
     def flush(self) -> None:
-        """It is sent in the background."""
+        """Does nothing: what was written is sent in the background."""
 
     def close(self) -> None:
         """See `Logger`."""
@@ -129,7 +129,9 @@ class WandbLogger:
 
 
 class TrackioLogger:
-    """A run of Trackio, in its local database ($TRACKIO_DIR) or in a Space ($TRACKIO_SPACE_ID)."""
+    """Writes a run of Trackio, in its local database ($TRACKIO_DIR) or in a Space
+    ($TRACKIO_SPACE_ID).
+    """
 
     def __init__(self, run: Run) -> None:
         import trackio
@@ -148,7 +150,7 @@ class TrackioLogger:
         self._run.log(dict(values), step=step)
 
     def flush(self) -> None:
-        """It is sent in the background."""
+        """Does nothing: what was written is sent in the background."""
 
     def close(self) -> None:
         """See `Logger`; the run's own `finish` would be called again when the command ends."""
@@ -185,7 +187,7 @@ class MlflowLogger:
         self._client.log_batch(self._id, metrics=metrics)
 
     def flush(self) -> None:
-        """Each row is stored when it is written."""
+        """Does nothing: each row is stored when it is written."""
 
     def close(self) -> None:
         """See `Logger`."""

@@ -58,8 +58,9 @@ def setup_logging(output_dir: str | Path | None = None) -> None:
 
 
 class LogFile(logging.FileHandler):
-    """A log file that a full disk cuts off with one warning, instead of a traceback for each line:
-    no run ends for its log."""
+    """Is a log file that a full disk cuts off with one warning, instead of a traceback for each
+    line: a run never ends because of its log.
+    """
 
     _cut_off = False
 

@@ -16,7 +16,7 @@ PINNED_BATCHES = 2  # batches in page-locked memory: the one in use and the next
 
 @dataclass(frozen=True)
 class RunNeeds:
-    """The needs of a training on several processes, each with a GPU.
+    """Describes the needs of a training on several processes, each with a GPU.
 
     Attributes:
         cost: the cost of a step of one process.

@@ -28,7 +28,7 @@ CPU_PIECE = 2**21  # a CPU augments smaller images together, up to this many ele
 
 @dataclass(frozen=True)
 class ViewRecipe:
-    """The augmentation of one branch, after its crop.
+    """Describes the augmentation of one branch, after its crop.
 
     Defaults are SimCLR's (`tf2/data_util.py`: jitter 0.8, 0.8, 0.8, 0.2 with probability 0.8 in
     random order, grayscale 0.2, blur 0.5 with sigma from U(0.1, 2) px and a kernel of a tenth of

@@ -64,7 +64,7 @@ def gaussian_blur(images: Tensor, sigma: Tensor | float, kernel_size: int) -> Te
 
 
 def blur_rows(images: Tensor, rows: Tensor, sigma: Tensor, kernel_size: int) -> None:
-    """Blur, in place, the images number `rows` of a batch on a CPU.
+    """Blurs, in place, the images number `rows` of a batch on a CPU.
 
     images `(N, C, H, W)` float32, rows `(M,)` int64, sigma `(M,)` in pixels. Raises `InputError`
     when the kernel is even or does not fit the image.

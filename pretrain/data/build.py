@@ -113,7 +113,7 @@ def transfer_preprocess(cfg: CfgNode) -> Preprocess:
 
 @dataclass(frozen=True)
 class PretrainingData:
-    """The data sets of a config, each of them opened once.
+    """Holds the data sets of a config; each of them is opened once.
 
     Attributes:
         named: each complete set that the config names, by its name.

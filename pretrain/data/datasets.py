@@ -103,7 +103,7 @@ class ImageDataset(ABC):
 
 
 class FolderImages(ImageDataset):
-    """Image files: those of a folder, as `scan_folder` lists them."""
+    """Reads the image files of a folder, as `scan_folder` lists them."""
 
     def __init__(self, found: FileList) -> None:
         self.paths, self.labels, self.classes = found.paths, found.labels, found.classes
@@ -131,7 +131,7 @@ class FolderImages(ImageDataset):
 
 
 class ListedImages(FolderImages):
-    """Image files that an official list names, in its order."""
+    """Reads the image files that an official list names, in its order."""
 
     def files(self) -> Sequence[str]:
         return []
@@ -170,7 +170,7 @@ class ArrayImages(ImageDataset):
 
 
 class SubsetImages(ImageDataset):
-    """Some images of a different data set."""
+    """Reads some images of a different data set."""
 
     def __init__(self, whole: ImageDataset, indices: Sequence[int]) -> None:
         self.whole = whole

@@ -18,7 +18,7 @@ from pretrain.data.blur import check_kernel, gaussian_blur
 
 @dataclass(frozen=True)
 class HighPass:
-    """The filter's settings; kernel size and sigma in pixels of the network's input.
+    """Holds the filter's settings; kernel size and sigma are in pixels of the network's input.
 
     The article gives no values; the defaults are our choice, those of the third-party MSCN, made
     for 224 px. Raises `InputError` for an even kernel, a sigma that is not positive, or a border

@@ -154,7 +154,8 @@ class CropLoader:
             self._count_corrupt(errors)
             if (index == UNREADABLE).any():
                 raise InputError(
-                    f"{MAX_SUBSTITUTES} unreadable images in a row; the last: {errors[-1][1]}"
+                    f"{MAX_SUBSTITUTES} unreadable images in a row; repair or remove them; the "
+                    f"last: {errors[-1][1]}"
                 )
             if self._pin and self._workers is None:  # batches of workers are already pinned
                 crops = [crop.pin_memory() for crop in crops]
@@ -169,8 +170,8 @@ class CropLoader:
             logger.warning("unreadable image, replaced by another one: %s", message)
             if len(self.corrupt) > self.max_corrupt:
                 raise InputError(
-                    f"{len(self.corrupt)} unreadable images, more than the {self.max_corrupt}"
-                    f" allowed; the last: {message}"
+                    f"{len(self.corrupt)} unreadable images, more than the {self.max_corrupt} of "
+                    f"DATALOADER.MAX_CORRUPT; repair or remove them; the last: {message}"
                 )
 
 

@@ -25,7 +25,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True)
 class Preprocess:
-    """Normalisation and filter of a network's input.
+    """Describes the normalisation and the filter of a network's input.
 
     `mean` and `std` are on the scale of `value_range` and in the order of `channel_order`, as
     Detectron2's PIXEL_MEAN is in the order of INPUT.FORMAT. Defaults are torchvision's.

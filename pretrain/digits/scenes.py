@@ -35,7 +35,9 @@ _PLACEMENT_TRIES = 20
 
 @dataclass(frozen=True)
 class Scene:
-    """pixels uint8 (S, S, 3) RGB; classes: n digits 0..9; masks bool (n, S, S): visible pixels."""
+    """Holds uint8 `pixels` (S, S, 3) RGB and n digits: their `classes` 0..9 and bool `masks`
+    (n, S, S) of their visible pixels.
+    """
 
     pixels: np.ndarray
     classes: list[int]

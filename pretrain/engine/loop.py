@@ -31,7 +31,7 @@ from pretrain.optim.schedules import set_rates
 
 
 class Loader(Protocol):
-    """The part of pretrain.data.loader.CropLoader that the loop needs."""
+    """Describes the part of pretrain.data.loader.CropLoader that the loop needs."""
 
     steps_per_epoch: int
 
@@ -41,7 +41,7 @@ class Loader(Protocol):
 
 @dataclass
 class Unlogged:
-    """The sums of this process since the last row of metrics.jsonl.
+    """Holds the sums of this process since the last row of metrics.jsonl.
 
     Attributes:
         sums: the loss and the method's terms, summed over `count` steps that were not skipped.
@@ -192,7 +192,9 @@ def steps(training: Training) -> Iterator[dict[str, Any]]:
 
 @dataclass(frozen=True)
 class Prepared:
-    """One step's input on the device: V crops uint8 and views float32 (N, 3, S, S), labels (N,)."""
+    """Holds one step's input on the device: V crops uint8 and views float32 (N, 3, S, S), labels
+    (N,).
+    """
 
     crops: list[Tensor]
     views: list[Tensor]

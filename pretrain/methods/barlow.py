@@ -15,7 +15,7 @@ from pretrain.methods.shared_encoder import SharedEncoder
 
 
 class BarlowTwins(SharedEncoder):
-    """Trunk, projector and Barlow Twins' loss."""
+    """Trains a trunk and a projector with Barlow Twins' loss."""
 
     def __init__(
         self,

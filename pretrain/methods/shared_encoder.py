@@ -17,7 +17,7 @@ from pretrain.methods.pairs import Pairs, pairs_of, views_in
 
 
 class SharedEncoder(PairMethod):
-    """Trunk and projector for all views; a subclass defines its `loss` of embeddings."""
+    """Applies one trunk and projector to all views; a subclass defines its `loss` of embeddings."""
 
     def loss(self, z: Tensor, pairs: Pairs) -> dict[str, Tensor]:
         """Returns named scalar terms of embeddings (V, N, D); their sum is the loss."""

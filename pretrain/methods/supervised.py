@@ -17,7 +17,7 @@ from pretrain.methods.encode import channels_last
 
 
 class Supervised(Method):
-    """Trunk and a linear classifier under cross-entropy."""
+    """Trains the trunk and a linear classifier with cross-entropy."""
 
     def __init__(self, trunk: nn.Module, in_dim: int, num_classes: int) -> None:
         super().__init__()

@@ -17,7 +17,7 @@ OPTIMIZERS = {"lars": LARS, "sgd": SGD, "adamw": AdamW}
 
 @dataclass(frozen=True)
 class GroupRules:
-    """The rules that sort parameters into groups.
+    """Holds the rules that sort parameters into groups.
 
     exclude_norm_and_bias: one-dimensional parameters (biases, batch norm) get no weight decay, and
         no adaptation by LARS (google-research/simclr excludes `batch_normalization` and `bias`).

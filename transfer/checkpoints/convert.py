@@ -37,7 +37,7 @@ MOST_OF_LINE = 10_000  # characters of a line of the report
 
 @dataclass(frozen=True)
 class Report:
-    """The report of a conversion and its proof.
+    """Is the report of a conversion and its proof.
 
     Attributes:
         file: the local file of `path`, which may be remote.

@@ -30,8 +30,7 @@ REMOTE = ("https:", "http:", "hf-hub:", "torchvision:", "timm:", "detectron2:", 
 
 @dataclass(frozen=True)
 class Source:
-    """Attributes: file: local; preprocess, known, architecture and backbone: what the place says
-    next to the file."""
+    """Names a local `file`; the other fields are what the place says next to it."""
 
     file: Path
     preprocess: Preprocess | None = None

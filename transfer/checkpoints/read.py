@@ -43,7 +43,7 @@ from transfer.checkpoints.weights import (
 
 @dataclass(frozen=True)
 class Reading:
-    """Weights together with their source, which the proof needs.
+    """Holds weights together with their source, which the proof needs.
 
     Attributes:
         file: the local file; found: its format, and its unchanged names and tensors.

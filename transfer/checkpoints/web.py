@@ -45,7 +45,7 @@ def opened_url(url: str, remedy: str) -> Iterator[tuple[http.client.HTTPResponse
 
 
 class TooSlow(TimeoutError):
-    """The server sends too little in too much time."""
+    """Says that the server sends too little in too much time."""
 
 
 class Pace:

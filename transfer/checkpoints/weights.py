@@ -74,7 +74,7 @@ class KeyAccount:
 
 @dataclass(frozen=True)
 class Weights:
-    """A backbone's weights.
+    """Holds a backbone's weights.
 
     Attributes:
         state: float32 tensors (counters int64) on the CPU, by torchvision's name.

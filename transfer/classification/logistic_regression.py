@@ -41,7 +41,7 @@ class Rotated(NamedTuple):
 
 
 class Classifier(NamedTuple):
-    """A fitted classifier.
+    """Is a fitted classifier.
 
     Attributes:
         weight: (D, C) float64; bias: (C,).

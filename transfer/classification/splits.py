@@ -47,7 +47,7 @@ class Images(Protocol):
 
 @dataclass(frozen=True)
 class Split:
-    """The labelled images of one split.
+    """Holds the labelled images of one split.
 
     Attributes:
         name: name of the data set.
@@ -112,7 +112,7 @@ class Chosen:
 
 
 class PhotoFiles:
-    """The image files of a detection set."""
+    """Reads the image files of a detection set."""
 
     def __init__(self, files: Sequence[str]) -> None:
         self.files = list(files)

@@ -45,7 +45,7 @@ COMPARED = 500  # images, evenly spaced, whose boxes and masks are compared
 
 @dataclass(frozen=True)
 class Counts:
-    """Numbers of a data set.
+    """Holds numbers of a data set.
 
     Attributes:
         objects: all of them; crowd, difficult: how many of these are marked so.

@@ -93,7 +93,9 @@ def read_instances(
         why = SEVERAL_RECORDS if lines else "truncated or damaged"
         raise InputError(f"{path} is not valid JSON ({error}): {why}") from None
     except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror or error})") from None
+        raise InputError(
+            f"{path} cannot be read ({error.strerror or error}); give a copy"
+        ) from None
     for key in ("images", "annotations", "categories"):
         if not isinstance(content, dict) or not isinstance(
             content.get(key), (list, AnnotationColumns)
@@ -102,7 +104,7 @@ def read_instances(
                 f"{path} has no list '{key}': it is not a COCO instances file; give such a file"
             )
     if not content["images"]:
-        raise InputError(f"{path} lists no image")
+        raise InputError(f"{path} does not list any image; give a file that does")
     if complete is not None:
         complete(content)
     check_entries(path, content)
@@ -162,7 +164,10 @@ def read_classes(contents: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
         pairs = all_categories(content)
         found.append(tuple(name for key, name in pairs if (key, name) not in left))
     if any(other != found[0] for other in found):
-        raise InputError("the COCO files of DATASETS.TRAIN list different categories")
+        raise InputError(
+            "the COCO files of DATASETS.TRAIN list different categories; name files with the same "
+            "ones"
+        )
     return found[0]
 
 

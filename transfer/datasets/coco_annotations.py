@@ -30,7 +30,7 @@ _NO_CROWD, _ODD = -1, -2  # in the column of the crowd flags: no key "iscrowd", 
 
 
 class AnnotationColumns(Sequence[Any]):
-    """n records of 'annotations', packed.
+    """Holds n records of 'annotations', packed.
 
     Attributes:
         ids, image_ids, category_ids: int64 (n,); 0 for an odd record.

@@ -36,7 +36,9 @@ SHOT = "shot"
 
 @dataclass(frozen=True)
 class Part:
-    """Attributes: amount: percent of the images, or objects per class; unit: "%" or "shot"."""
+    """Says how much of a data set is used: `amount` percent of the images if `unit` is "%", or
+    `amount` objects per class if it is "shot".
+    """
 
     amount: float
     unit: str

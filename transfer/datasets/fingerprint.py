@@ -23,7 +23,7 @@ INVERSE = np.uint64(pow(int(FACTOR), -1, 2**64))
 
 
 class ObjectLabels:
-    """Objects of n images; see `pretrain.data.fingerprint.Annotations`.
+    """Describes the objects of n images; see `pretrain.data.fingerprint.Annotations`.
 
     Args:
         image: int64 (m,), each object's image, ascending.

@@ -135,7 +135,7 @@ def open_sets(
     if not classes and like:
         classes = like.classes
     if len(set(classes)) != len(classes):
-        raise InputError(f"a class is listed twice: {', '.join(classes)}")
+        raise InputError(f"a class is listed twice: {', '.join(classes)}; list it once")
     name = "+".join(names)
     if layouts == {"cityscapes"}:
         return _open_cityscapes(name, locations, classes, draw)
@@ -305,7 +305,9 @@ def _read(location: Location, keypoints: int) -> dict[str, Any]:
 
 def _pair(location: Location) -> tuple[Path, Path]:
     if location.annotation_file is None or location.images is None:
-        raise InputError(f"{location.folder} has no COCO annotation file")
+        raise InputError(
+            f"{location.folder} has no COCO annotation file; name a split that is annotated"
+        )
     pair = location.annotation_file, location.images
     for path, what in zip(pair, ("file", "folder of images")):
         if location.is_pair and not path.exists():

@@ -49,7 +49,7 @@ def note_like_names(names: Iterable[str], findings: Findings) -> None:
 
 @dataclass(frozen=True)
 class Instance:
-    """One annotated object.
+    """Is one annotated object.
 
     `polygons` holds flat lists x, y, x, y, ... in pixels of the original image; `rle` is a COCO
     run-length mask of the whole image. At most one of the two is set. `keypoints` holds x, y, v of
@@ -68,7 +68,7 @@ class Instance:
 
 @dataclass(frozen=True)
 class Sample:
-    """One image: its file, its size in pixels as annotated, and its objects."""
+    """Describes one image: its file, its size in pixels as annotated, and its objects."""
 
     file_name: str
     image_id: int | str
@@ -109,7 +109,7 @@ class Objects:
 
 
 class CompactSamples(Protocol):
-    """Samples in columns, made when asked for; see `sample_columns.py`."""
+    """Keeps samples in columns, and makes them when they are asked for; see `sample_columns.py`."""
 
     def __getitem__(self, index: int) -> Sample:
         """One image, with its objects."""
@@ -189,7 +189,7 @@ def rows_of(samples: Sequence[Sample], rows: np.ndarray) -> Sequence[Sample]:
 
 @dataclass(frozen=True)
 class DetectionSet:
-    """A split of a detection data set.
+    """Is a split of a detection data set.
 
     `classes[i]` names category i; `category_ids[i]` is its id in a COCO file (VOC: i + 1).
     `layout` is "voc", "coco", "lvis" or "cityscapes" and decides which evaluator scores predictions

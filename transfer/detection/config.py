@@ -193,7 +193,9 @@ def with_num_classes(cfg: CfgNode, found: int, names: Sequence[str]) -> CfgNode:
     wanted = value_of(cfg, key)
     builtin = [name for name in names if ":" not in name]
     if builtin and found != wanted:
-        raise InputError(f"{key} is {wanted}, but {', '.join(builtin)} has {found} classes")
+        raise InputError(
+            f"{key} is {wanted}, but {', '.join(builtin)} has {found} classes; set it to this"
+        )
     if found == wanted:
         return cfg
     return changed(cfg, {key: found})

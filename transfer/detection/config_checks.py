@@ -126,7 +126,9 @@ def check(cfg: CfgNode, name: str = "the config") -> None:
         name: the config's name, for warnings.
     """
     if cfg.TRANSFER.TASK != DETECTION:
-        raise InputError(f"TRANSFER.TASK {cfg.TRANSFER.TASK!r} is not a detection task")
+        raise InputError(
+            f"TRANSFER.TASK {cfg.TRANSFER.TASK!r} is not a detection task; set it to {DETECTION}"
+        )
     for key, allowed in ONE_OF.items():
         _check_known(cfg, key, allowed)
     if cfg.DATALOADER.SAMPLER_TRAIN == REPEATING and not 0 < cfg.DATALOADER.REPEAT_THRESHOLD <= 1:

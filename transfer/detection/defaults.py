@@ -93,7 +93,7 @@ def make_defaults() -> CfgNode:
 
 
 def make_transfer() -> CfgNode:
-    """Returns the node TRANSFER, which the detectron2 plugin adds to Detectron2's defaults."""
+    """The node TRANSFER is ours: the detectron2 plugin adds it to Detectron2's defaults."""
     node = CfgNode()
     node.TASK = "detection"  # detection, or semantic for semantic segmentation
     # Name of the protocol in records; "": the file's stem. A baseline gives the name of its

@@ -64,7 +64,7 @@ def jitter_mapper(cfg: CfgNode) -> DatasetMapper:
 
 
 class RecipeTrainer(DefaultTrainer):
-    """DefaultTrainer that also follows TRANSFER.OPTIMIZER, .LR_LAYER_DECAY and .LSJ."""
+    """Is a DefaultTrainer that also follows TRANSFER.OPTIMIZER, .LR_LAYER_DECAY and .LSJ."""
 
     @classmethod
     def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:

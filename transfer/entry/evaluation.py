@@ -104,7 +104,9 @@ def _read_rows(path: Path) -> list[Any]:
     except (OSError, ValueError) as error:
         raise InputError(f"{os.fspath(path)} cannot be read as predictions: {error}") from error
     if not isinstance(content, list):
-        raise InputError(f"{os.fspath(path)} is not a list of results in COCO's format")
+        raise InputError(
+            f"{os.fspath(path)} is not a list of results in COCO's format; write such a list"
+        )
     return content
 
 

@@ -26,7 +26,7 @@ from transfer.entry.given_weights import GivenWeights, as_weights
 
 @dataclass(frozen=True)
 class ImageFeatures:
-    """The features of some images.
+    """Holds the features of some images.
 
     Attributes:
         values: (N, D) float32 (float16 after a pass in half precision), one row for each image; not

@@ -44,7 +44,7 @@ class Flag:
 
 @dataclass(frozen=True)
 class FlagLine:
-    """All flags of one column."""
+    """Holds all flags of one column."""
 
     column: str
     flags: tuple[Flag, ...]

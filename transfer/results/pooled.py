@@ -30,7 +30,7 @@ from transfer.results.statistics import CONFIDENCE, ROUNDING, Source
 
 @dataclass(frozen=True)
 class Spread:
-    """The spread of trials within the rows of a column.
+    """Describes the spread of trials within the rows of a column.
 
     Attributes:
         variance: variance, pooled over the rows.

@@ -39,7 +39,7 @@ Entry = dict[str, Any]
 
 
 class Problems(InputError):
-    """Several problems at once, printed in one line each."""
+    """Reports several problems at once, in one line each."""
 
     @property
     def lines(self) -> tuple[str, ...]:

@@ -22,7 +22,7 @@ from transfer.suite.config import TASK_FOLDERS, Entry, read_entries
 
 @dataclass(frozen=True)
 class Job:
-    """One command of the suite."""
+    """Describes one command of the suite."""
 
     name: str
     command: tuple[str, ...]

@@ -33,7 +33,9 @@ PATIENCE_SECONDS = 180.0  # for a slow start or step, in addition to the request
 
 @dataclass
 class Stage:
-    """A progress bar of `total` units, seen from `begin` (`first` done) to `last` (`done`)."""
+    """Describes a progress bar of `total` units, seen from `begin` (`first` done) to `last`
+    (`done`).
+    """
 
     name: str
     total: int
@@ -159,7 +161,7 @@ def _note(result: Measured, bar: Progress, now: float) -> None:
 
 
 class Memory:
-    """The peak memory since the start.
+    """Measures the peak memory since the start.
 
     On GPUs it is the increase over the memory in use before, which includes other programs that
     start on the same GPU. Without GPUs it is the host memory of the process itself.

@@ -18,7 +18,7 @@ ROUNDING = 1e-6  # share of a run that a place in it may be rounded down by (fvc
 
 @dataclass(frozen=True)
 class Schedule:
-    """Learning rate over iterations: warmup, then one of SHAPES.
+    """Computes the learning rate over iterations: warmup, then one of SHAPES.
 
     The shapes are steps ("WarmupMultiStepLR"), `num_decays` steps of equal length
     ("WarmupStepWithFixedGammaLR"), half a cosine ("WarmupCosineLR") and (1 - progress) ** power

@@ -21,7 +21,7 @@ from transfer.results.data_of_records import known_data
 
 
 class OpenedSet(Protocol):
-    """The identity of a split's data; see `transfer.trials.task.ImageSet`."""
+    """Holds the identity of a split's data; see `transfer.trials.task.ImageSet`."""
 
     @property
     def name(self) -> str: ...
@@ -35,7 +35,7 @@ class OpenedSet(Protocol):
 
 @dataclass(frozen=True)
 class RunData:
-    """The training data and the test data of a run."""
+    """Holds the training data and the test data of a run."""
 
     train: OpenedSet
     test: OpenedSet

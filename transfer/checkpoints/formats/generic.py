@@ -88,7 +88,7 @@ _AVERAGED = {
 
 @dataclass(frozen=True)
 class Trunk:
-    """A backbone in a file.
+    """Describes a backbone in a file.
 
     Attributes:
         tensors: the converted tensors, by canonical name.

@@ -37,8 +37,10 @@ _FLAT_PARAMETER = re.compile(r"(.*\.)?_?flat_param(_\d+)?")
 
 @dataclass
 class Unwrapped:
-    """Attributes: content: the content under unwrapped names; removed: by wrapper, the number of
-    names that had it.
+    """Holds a file's `content` under unwrapped names.
+
+    Attributes:
+        removed: the number of names that had a wrapper, by wrapper.
     """
 
     content: Mapping[str, Any]

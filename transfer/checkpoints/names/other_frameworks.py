@@ -20,7 +20,7 @@ _NORM = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
 
 
 class Conv(NamedTuple):
-    """A convolution and its norm.
+    """Names a convolution and its norm.
 
     Attributes:
         conv, norm: canonical modules; place: order in the network, from 0; stage: from 0,

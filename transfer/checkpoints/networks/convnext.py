@@ -36,8 +36,13 @@ LAST_NORM = ("head.norm.weight", "head.norm.bias")
 
 
 class ConvNext(NamedTuple):
-    """Attributes: depths: blocks of each stage; width: channels of the first stage, doubled in
-    each of the others; version: 1 or 2."""
+    """Describes a ConvNeXt.
+
+    Attributes:
+        depths: the number of blocks in each stage.
+        width: channels of the first stage; each later stage has twice as many.
+        version: 1 or 2.
+    """
 
     depths: tuple[int, ...]
     width: int

@@ -30,8 +30,10 @@ Shapes = dict[str, tuple[int, ...]]
 
 
 class Size(NamedTuple):
-    """Attributes: heads: the usual number for this width; a different number is a fact of the
-    file.
+    """Describes a usual size of ViTs.
+
+    Attributes:
+        heads: the usual number for this width; a file that has a different number must say so.
     """
 
     name: str
@@ -58,8 +60,11 @@ _NAME = re.compile(
 
 
 class Vit(NamedTuple):
-    """Attributes: patch_size, image_size: in pixels; hidden: width of the hidden layer of the
-    MLPs, 0 for 4 D; the other fields are the parts of the name (see the module).
+    """Describes a ViT; the fields are the parts of its name (see the module).
+
+    Attributes:
+        patch_size, image_size: sides in pixels.
+        hidden: width of the hidden layer of the MLPs; 0 means 4 D.
     """
 
     width: int

@@ -262,7 +262,7 @@ class PlainVit(nn.Module):
 
 
 class TimmVit(nn.Module):
-    """timm's model; it returns the tokens of the same stages."""
+    """Is timm's model; it returns the tokens of the same stages."""
 
     def __init__(self, network: VisionTransformer) -> None:
         super().__init__()

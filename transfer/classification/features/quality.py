@@ -35,7 +35,7 @@ CHUNK = 4096  # rows of a product
 
 @dataclass(frozen=True)
 class RandomCrops:
-    """A random resized crop of each image, flipped or not; the same crops in every run."""
+    """Reads a random resized crop of each image, flipped or not; the same crops in every run."""
 
     images: Images
     view: int

@@ -131,7 +131,9 @@ def check_head_config(cfg: CfgNode, theirs: CfgNode, place: str) -> None:
         node, _, name = key.partition(".")
         ours, its = cfg[node][name], theirs[node][name]
         if ours != its:
-            raise InputError(f"{key} is {ours}, but the head in {place} is trained with {its}")
+            raise InputError(
+                f"{key} is {ours}, but the head in {place} is trained with {its}; set it to this"
+            )
 
 
 def relabelled(split: Split, classes: Sequence[str]) -> Split:
@@ -274,7 +276,7 @@ def _open_test(cfg: CfgNode, classes: Sequence[str]) -> Split:
         if len(test.classes) != len(classes):
             raise InputError(
                 f"{name} has {len(test.classes)} numbered class folders, but the head has "
-                f"{len(classes)} classes; folder i is class i of all of them"
+                f"{len(classes)} classes; name a set that has a folder for each class"
             )
         test = replace(test, classes=tuple(classes))
     test = relabelled(test, classes)

@@ -101,7 +101,7 @@ def read_sized(sample: Sample, channel_order: str) -> np.ndarray:
     if pixels.shape[:2] != (sample.height, sample.width):
         raise InputError(
             f"image {sample.file_name} has {pixels.shape[1]} x {pixels.shape[0]} pixels, but its "
-            f"annotation says {sample.width} x {sample.height}"
+            f"annotation says {sample.width} x {sample.height}; correct one of them"
         )
     return pixels
 

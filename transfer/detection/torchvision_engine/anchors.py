@@ -22,7 +22,7 @@ from transfer.detection.torchvision_engine.feature_map_checks import RPN_IN
 
 @dataclass(frozen=True, kw_only=True)
 class AnchorSpec:
-    """The node MODEL.ANCHOR_GENERATOR."""
+    """Has the keys of the node MODEL.ANCHOR_GENERATOR."""
 
     sizes: tuple[tuple[float, ...], ...]  # in pixels; one row per feature map, or one row for all
     aspect_ratios: tuple[tuple[float, ...], ...]  # height / width; rows as in `sizes`

@@ -24,7 +24,9 @@ from pretrain.common.sync_batchnorm import (
 
 
 class FrozenBatchNorm2d(nn.Module):
-    """Batch normalisation with fixed statistics and fixed affine: four buffers, no parameter."""
+    """Normalises with fixed statistics and a fixed affine part: it has four buffers and no
+    parameter.
+    """
 
     weight: Tensor
     bias: Tensor
@@ -60,7 +62,7 @@ class FrozenBatchNorm2d(nn.Module):
 
 
 class NaiveSyncBatchNorm(nn.BatchNorm2d):
-    """BatchNorm2d over W processes that gives each process the same weight, whatever its batch.
+    """Is BatchNorm2d over W processes that gives each process the same weight, whatever its batch.
 
     Its running variance is the biased one, unlike torch's layers. In one process, or in evaluation,
     it is plain BatchNorm2d. An empty batch is an error while synchronising.
@@ -91,7 +93,7 @@ class NaiveSyncBatchNorm(nn.BatchNorm2d):
 
 
 class ChannelLayerNorm(nn.Module):
-    """Layer norm over the channels of each place of a map.
+    """Is layer norm over the channels of each place of a map.
 
     It is not a subclass of nn.LayerNorm, as in Detectron2, so its weights decay in training.
     """

@@ -31,7 +31,7 @@ from transfer.detection.torchvision_engine.structures import BoxTargets, Detecti
 
 
 class BoxHead(nn.Module, ABC):
-    """The interface of box heads: they turn the pooled features of each box into one vector."""
+    """Is the interface of box heads: they turn the pooled features of each box into one vector."""
 
     out_dim: int  # length of the vectors
 
@@ -41,7 +41,7 @@ class BoxHead(nn.Module, ABC):
 
 
 class BoxHeadSpec(ABC):
-    """The interface of the specs of box heads; `BOX_HEADS` names them all."""
+    """Is the interface of the specs of box heads; `BOX_HEADS` names them all."""
 
     @classmethod
     @abstractmethod
@@ -55,7 +55,7 @@ class BoxHeadSpec(ABC):
 
 @dataclass(frozen=True, kw_only=True)
 class ConvFCHeadSpec(BoxHeadSpec):
-    """MODEL.ROI_BOX_HEAD.NAME FastRCNNConvFCHead: the keys of its layers."""
+    """Has the keys of the layers of the box head FastRCNNConvFCHead (MODEL.ROI_BOX_HEAD.NAME)."""
 
     num_conv: int
     conv_dim: int  # channels of the convolutions
@@ -87,7 +87,9 @@ class ConvFCHeadSpec(BoxHeadSpec):
 
 
 class ConvFCHead(BoxHead):
-    """`conv1`.. 3x3 convolutions, then `fc1`.. linear layers, each with ReLU (2fc, 4conv1fc)."""
+    """Has 3x3 convolutions `conv1`, ..., then linear layers `fc1`, ..., each with ReLU (2fc,
+    4conv1fc).
+    """
 
     def __init__(self, spec: ConvFCHeadSpec, channels: int, resolution: int) -> None:
         super().__init__()
@@ -139,7 +141,7 @@ def find_box_head(name: str, heads: str) -> type[BoxHeadSpec]:
 
 @dataclass(frozen=True, kw_only=True)
 class BoxPredictorSpec:
-    """The keys of MODEL.ROI_HEADS, .ROI_BOX_HEAD and TEST that turn vectors into detections."""
+    """Has the keys of MODEL.ROI_HEADS, .ROI_BOX_HEAD and TEST that turn vectors into detections."""
 
     # Factors of the deltas x, y, w, h. The usual 10, 10, 5, 5 are the inverse of their spread over
     # the proposals of an object, so that targets have about unit variance.
@@ -170,8 +172,9 @@ class BoxPredictorSpec:
 
 
 class BoxPredictor(nn.Module):
-    """`cls_score` (K + 1 logits) and `bbox_pred` (4 deltas for each of B boxes of a region: one
-    per class, or one for all)."""
+    """Contains `cls_score` (K + 1 logits) and `bbox_pred` (4 deltas for each of B boxes of a
+    region: one per class, or one for all).
+    """
 
     def __init__(self, spec: BoxPredictorSpec, *, inputs: int, num_classes: int) -> None:
         """Args: inputs: length of the vectors."""

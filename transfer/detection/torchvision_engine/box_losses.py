@@ -120,7 +120,7 @@ OVERLAP_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 
 
 class BoxLoss:
-    """The sum of the distances of boxes to their objects, without its weight."""
+    """Computes the sum of the distances of boxes to their objects, without its weight."""
 
     def __init__(self, kind: str, beta: float, coder: BoxCoder) -> None:
         """Args: kind, beta: see `BoxLossSpec`."""

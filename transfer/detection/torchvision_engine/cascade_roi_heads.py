@@ -37,7 +37,9 @@ IOUS, WEIGHTS = "MODEL.ROI_BOX_CASCADE_HEAD.IOUS", "MODEL.ROI_BOX_CASCADE_HEAD.B
 
 @dataclass(frozen=True, kw_only=True)
 class CascadeHeadsSpec(StandardHeadsSpec):
-    """MODEL.ROI_HEADS.NAME CascadeROIHeads, and the node MODEL.ROI_BOX_CASCADE_HEAD."""
+    """Has the keys of CascadeROIHeads (MODEL.ROI_HEADS.NAME) and of the node
+    MODEL.ROI_BOX_CASCADE_HEAD.
+    """
 
     ious: tuple[float, ...]  # per stage: a box is an object from this IoU on, else background
     bbox_reg_weights: tuple[tuple[float, ...], ...]  # per stage: factors of the deltas x, y, w, h
@@ -89,7 +91,7 @@ class CascadeHeadsSpec(StandardHeadsSpec):
 
 @dataclass(frozen=True)
 class StageOutput:
-    """The output of one stage for the boxes of N images."""
+    """Is the output of one stage for the boxes of N images."""
 
     boxes: list[Tensor]  # N times (n, 4): the boxes that the stage was given
     logits: Tensor  # (r, K + 1)
@@ -98,7 +100,9 @@ class StageOutput:
 
 
 class CascadeROIHeads(PooledHeads):
-    """Children `box_head.0`.. and `box_predictor.0`.., one of each for a stage, and `mask_head`."""
+    """Has the children `box_head.0`, ... and `box_predictor.0`, ..., one of each for a stage, and
+    `mask_head`.
+    """
 
     box_head: nn.ModuleList
     box_predictor: nn.ModuleList

@@ -66,8 +66,8 @@ ROI_HEADS: dict[str, type[RoiHeadsSpec]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class BaseSpec(ABC):
-    """The common part of the specs of all detectors; `meta_architectures.META_ARCHITECTURES` names
-    them.
+    """Is the common part of the specs of all detectors; `meta_architectures.META_ARCHITECTURES`
+    names them.
     """
 
     backbone: BackboneSpec
@@ -103,7 +103,7 @@ class BaseSpec(ABC):
 
 @dataclass(frozen=True, kw_only=True)
 class DetectorSpec(BaseSpec):
-    """MODEL.META_ARCHITECTURE GeneralizedRCNN: all that makes a detector of two stages.
+    """Describes a detector of two stages, MODEL.META_ARCHITECTURE GeneralizedRCNN.
 
     The spec of each part is next to its module; `dataclasses.replace` gives a variant.
     """
@@ -117,9 +117,10 @@ class DetectorSpec(BaseSpec):
         model, kind = cfg.MODEL, architecture(cfg)
         heads = find(model.ROI_HEADS.NAME, ROI_HEADS, "MODEL.ROI_HEADS.NAME")
         if kind not in heads.architectures:
+            works = [name for name, spec in ROI_HEADS.items() if kind in spec.architectures]
             raise InputError(
-                f"MODEL.ROI_HEADS.NAME {model.ROI_HEADS.NAME} does not work with"
-                f" MODEL.BACKBONE.NAME {model.BACKBONE.NAME}"
+                f"MODEL.ROI_HEADS.NAME {model.ROI_HEADS.NAME} does not work with "
+                f"MODEL.BACKBONE.NAME {model.BACKBONE.NAME}; set {' or '.join(works)}"
             )
         return cls(
             backbone=BACKBONES[kind].from_config(cfg),

@@ -46,7 +46,7 @@ logger = logging.getLogger(__name__)
 
 
 class TorchvisionEngine:
-    """See `transfer.detection.engine.Engine`."""
+    """Implements `transfer.detection.engine.Engine` with the detectors of this folder."""
 
     name = "torchvision"
     version = torchvision.__version__

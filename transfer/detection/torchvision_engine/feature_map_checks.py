@@ -33,7 +33,7 @@ def check_known(key: str, names: Sequence[str], known: Sequence[str]) -> None:
             f"{list(known)}"
         )
     if len(set(names)) < len(names):
-        raise InputError(f"{key} {list(names)} names a map twice")
+        raise InputError(f"{key} {list(names)} names a map twice; name it once")
 
 
 def check_one(key: str, names: Sequence[str]) -> None:

@@ -35,7 +35,7 @@ FUSE_TYPES = ("sum", "avg")
 
 @dataclass(frozen=True, kw_only=True)
 class FPNSpec:
-    """The node MODEL.FPN on a ResNet, or on another of timm's ConvNets."""
+    """Has the keys of the node MODEL.FPN on a ResNet, or on another of timm's ConvNets."""
 
     bottom_up: ResNetSpec | TimmConvNetSpec
     in_features: tuple[str, ...]  # consecutive stages up to res5, among those of `bottom_up`
@@ -78,7 +78,7 @@ class FPNSpec:
             )
         missing = [name for name in taken if name not in out]
         if missing:
-            raise InputError(f"{OUT} {list(out)} lacks {', '.join(missing)} of {FPN_IN}")
+            raise InputError(f"{OUT} {list(out)} lacks {', '.join(missing)} of {FPN_IN}; add them")
 
     @property
     def trunk_name(self) -> str:
@@ -102,7 +102,7 @@ class FPNSpec:
 
 
 class FPN(nn.Module):
-    """Children `fpn_lateral2`, `fpn_output2`, ..., `bottom_up`."""
+    """Has the children `fpn_lateral2`, `fpn_output2`, ..., `bottom_up`."""
 
     # The stride of p5: each map then has exactly twice the side of the one added to it.
     size_divisibility = 32
@@ -154,7 +154,9 @@ class FPN(nn.Module):
 
 
 class TopConvolutions(nn.Module):
-    """RetinaNet's `p6`, a 3x3 stride-2 convolution of res5, and `p7`, one of p6 after a ReLU."""
+    """Computes RetinaNet's `p6`, a 3x3 stride-2 convolution of res5, and `p7`, one of p6 after a
+    ReLU.
+    """
 
     def __init__(self, inputs: int, channels: int) -> None:
         super().__init__()

@@ -29,7 +29,7 @@ SECTION = "MODEL.ROI_KEYPOINT_HEAD"
 
 @dataclass(frozen=True, kw_only=True)
 class KeypointHeadSpec:
-    """The node MODEL.ROI_KEYPOINT_HEAD."""
+    """Has the keys of the node MODEL.ROI_KEYPOINT_HEAD."""
 
     pooler: PoolerSpec
     conv_dims: tuple[int, ...]  # channels of the 3x3 convolutions
@@ -71,8 +71,9 @@ class KeypointHeadSpec:
 
 
 class KeypointHead(nn.Module):
-    """`conv_fcn1`.. 3x3 convolutions with ReLU; `score_lowres`, a 4x4 stride-2 transposed
-    convolution to K maps; then bilinearly twice as large."""
+    """Has 3x3 convolutions `conv_fcn1`, ... with ReLU and `score_lowres`, a 4x4 stride-2 transposed
+    convolution to K maps, which are then made twice as large bilinearly.
+    """
 
     def __init__(self, spec: KeypointHeadSpec, channels: int) -> None:
         """Args: channels: of the pooled features."""

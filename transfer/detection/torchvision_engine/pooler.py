@@ -25,7 +25,7 @@ POOLERS = {"ROIAlignV2": True, "ROIAlign": False}
 
 @dataclass(frozen=True, kw_only=True)
 class PoolerSpec:
-    """The keys POOLER_* of MODEL.ROI_BOX_HEAD, MODEL.ROI_MASK_HEAD or MODEL.ROI_KEYPOINT_HEAD."""
+    """Has the keys POOLER_* of MODEL.ROI_BOX_HEAD, .ROI_MASK_HEAD or .ROI_KEYPOINT_HEAD."""
 
     resolution: int  # side of the output, in cells
     sampling_ratio: int  # samples along a side of each output cell; 0: as many as it has pixels

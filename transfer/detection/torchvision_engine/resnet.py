@@ -200,7 +200,9 @@ class C5ResNetSpec(ResNetSpec):
 
 @dataclass(frozen=True, kw_only=True)
 class TinyResNetSpec:
-    """The digits' backbone: 3x3 stride-2 stem, BasicBlocks of 32, 64, 128, total stride 8."""
+    """Describes the digits' backbone: a 3x3 stride-2 stem and BasicBlocks of 32, 64 and 128
+    channels; the total stride is 8.
+    """
 
     norm: str
     freeze_at: int  # see FREEZE_AT
@@ -246,7 +248,9 @@ def _check_freeze_at(stages: int) -> None:
 
 
 class Stem(nn.Module):
-    """7x7 stride-2 convolution and 3x3 stride-2 max-pool; or the tiny 3x3 stride-2 convolution."""
+    """Is a 7x7 stride-2 convolution with a 3x3 stride-2 max-pool, or the tiny 3x3 stride-2
+    convolution.
+    """
 
     def __init__(
         self, channels: int, *, norm: str, kernel_size: int = 7, pool: bool = True
@@ -263,7 +267,7 @@ class Stem(nn.Module):
 
 
 class Block(nn.Module):
-    """The common part of both residual blocks: the shortcut (if channels change) and the sum."""
+    """Is the common part of both residual blocks: the shortcut (if channels change) and the sum."""
 
     def __init__(self, inputs: int, outputs: int, *, stride: int, norm: str) -> None:
         super().__init__()
@@ -283,7 +287,7 @@ class Block(nn.Module):
 
 
 class BasicBlock(Block):
-    """Two 3x3 convolutions, of ResNet-18 and -34."""
+    """Has two 3x3 convolutions, as in ResNet-18 and -34."""
 
     def __init__(self, inputs: int, outputs: int, *, stride: int, norm: str) -> None:
         super().__init__(inputs, outputs, stride=stride, norm=norm)
@@ -356,7 +360,7 @@ def make_stage(
 
 
 class ResNet(nn.Module):
-    """A stem and consecutive stages; children `stem`, `res2`, `res3`, ..."""
+    """Has a stem and consecutive stages, the children `stem`, `res2`, `res3`, ..."""
 
     size_divisibility = square_size = 0  # images of any size
 

@@ -48,7 +48,9 @@ FIRST_DIVISOR, DIVISOR_MOMENTUM = 100.0, 0.9
 
 @dataclass(frozen=True, kw_only=True)
 class RetinaNetSpec(BaseSpec):
-    """MODEL.META_ARCHITECTURE RetinaNet, and the node MODEL.RETINANET."""
+    """Describes the detector with one stage: MODEL.META_ARCHITECTURE RetinaNet and the node
+    MODEL.RETINANET.
+    """
 
     backbone: FPNSpec
     anchors: AnchorSpec
@@ -139,8 +141,9 @@ class RetinaNetSpec(BaseSpec):
 
 
 class RetinaNetHead(nn.Module):
-    """Two branches of 3x3 convolutions with ReLU, `cls_subnet` and `bbox_subnet`, and what each
-    ends in, `cls_score` and `bbox_pred`; the same for every map."""
+    """Has two branches of 3x3 convolutions with ReLU, `cls_subnet` and `bbox_subnet`, which end in
+    `cls_score` and `bbox_pred`. All maps share them.
+    """
 
     def __init__(self, spec: RetinaNetSpec, channels: int, num_anchors: int) -> None:
         super().__init__()

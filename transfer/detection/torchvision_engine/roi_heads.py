@@ -30,7 +30,7 @@ from transfer.detection.torchvision_engine.structures import Detections, RoiSamp
 
 @dataclass(frozen=True, kw_only=True)
 class RoiHeadsSpec(ABC):
-    """The common part of all second stages; `detector.ROI_HEADS` names them."""
+    """Is the common part of all second stages; `detector.ROI_HEADS` names them."""
 
     architectures: ClassVar[tuple[str, ...]]  # the kinds of backbone with which they work
 
@@ -49,7 +49,9 @@ class RoiHeadsSpec(ABC):
         """Raises InputError for values that make no heads."""
         check_named(ROI_IN, self.in_features)
         if self.num_classes < 1:
-            raise InputError(f"MODEL.ROI_HEADS.NUM_CLASSES must be at least 1: {self.num_classes}")
+            raise InputError(
+                f"MODEL.ROI_HEADS.NUM_CLASSES must be 1 or above, got {self.num_classes}"
+            )
 
     @abstractmethod
     def build(self, *, channels: Mapping[str, int], strides: Mapping[str, int]) -> RoiHeads:
@@ -57,7 +59,9 @@ class RoiHeadsSpec(ABC):
 
 
 class RoiHeads(nn.Module, ABC):
-    """The frame of all second stages. Children `box_predictor` and, with masks, `mask_head`."""
+    """Is the frame of all second stages. Its children are `box_predictor` and, with masks,
+    `mask_head`.
+    """
 
     def __init__(self, spec: RoiHeadsSpec, *, box_predictor: nn.Module, channels: int) -> None:
         """Args:

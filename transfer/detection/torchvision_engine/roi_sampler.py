@@ -21,7 +21,7 @@ from transfer.detection.torchvision_engine.structures import RoiSample, Targets
 
 @dataclass(frozen=True, kw_only=True)
 class RoiSamplerSpec:
-    """The keys of MODEL.ROI_HEADS that choose the proposals of the loss."""
+    """Has the keys of MODEL.ROI_HEADS that choose the proposals of the loss."""
 
     batch_size_per_image: int
     # The largest part of the sampled boxes that may have an object. Most proposals are background;

@@ -39,7 +39,7 @@ INIT_STD = 0.01
 
 @dataclass(frozen=True, kw_only=True)
 class RPNSpec:
-    """The node MODEL.RPN, and the anchors."""
+    """Has the keys of the node MODEL.RPN, and the anchors."""
 
     anchors: AnchorSpec
     in_features: tuple[str, ...]  # the backbone's maps that proposals are made on
@@ -93,7 +93,7 @@ class RPNSpec:
 
 
 class RPNHead(nn.Module):
-    """3x3 convolutions with ReLU, then 1x1 logits and deltas; the same for every map.
+    """Has 3x3 convolutions with ReLU, then 1x1 ones for logits and deltas. All maps share them.
 
     A single convolution is `conv`, several are `conv.conv0`, `conv.conv1`, ..., as upstream.
     """

@@ -26,7 +26,7 @@ SCALES = (4.0, 2.0, 1.0, 0.5)  # sides of the maps, relative to the ViT's map
 
 @dataclass(frozen=True, kw_only=True)
 class SimplePyramidSpec:
-    """The node MODEL.FPN on a ViT."""
+    """Has the keys of the node MODEL.FPN on a ViT."""
 
     vit: ViTSpec
     out_channels: int
@@ -77,7 +77,7 @@ class SimplePyramidSpec:
 
 
 class SimpleFeaturePyramid(nn.Module):
-    """Children `net`, `simfp_2`, `simfp_3`, ... (log2 of the stride)."""
+    """Has the children `net`, `simfp_2`, `simfp_3`, ... (log2 of the stride)."""
 
     size_divisibility = 0
 

@@ -38,7 +38,7 @@ from transfer.detection.torchvision_engine.structures import (
 
 @dataclass(frozen=True, kw_only=True)
 class StandardHeadsSpec(RoiHeadsSpec):
-    """MODEL.ROI_HEADS.NAME StandardROIHeads: all but those of C4 detectors."""
+    """Has the keys of StandardROIHeads (MODEL.ROI_HEADS.NAME), for all but C4 detectors."""
 
     architectures = ("C5", "FPN", "TINY", "VIT")
 
@@ -136,7 +136,7 @@ class PooledHeads(RoiHeads):
 
 
 class StandardROIHeads(PooledHeads):
-    """Box head, predictor, mask head and keypoint head."""
+    """Has a box head, a predictor, a mask head and a keypoint head."""
 
     box_predictor: BoxPredictor
 

@@ -19,7 +19,7 @@ from transfer.detection.torchvision_engine.mask_targets import BitMasks, GroundT
 
 @dataclass(frozen=True)
 class Targets:
-    """The ground truth of one image."""
+    """Is the ground truth of one image."""
 
     boxes: Tensor  # (n, 4)
     classes: Tensor  # int64 (n,)
@@ -106,7 +106,7 @@ class BoxTargets:
 
 @dataclass
 class Detections:
-    """The detections in one image, sorted by descending score."""
+    """Holds the detections in one image, sorted by descending score."""
 
     boxes: Tensor  # (k, 4); in the original image's pixels once postprocessed
     scores: Tensor  # (k,) in [0, 1]

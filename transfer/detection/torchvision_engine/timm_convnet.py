@@ -31,7 +31,7 @@ NORM_EPS = 1e-6
 
 @dataclass(frozen=True, kw_only=True)
 class TimmConvNetSpec:
-    """MODEL.BACKBONE, the node TRANSFER.CONVNET, and the norm in MODEL.RESNETS."""
+    """Has the keys of MODEL.BACKBONE and TRANSFER.CONVNET, and the norm in MODEL.RESNETS."""
 
     name: str  # the name of the network in timm
     norm: str  # it takes the place of each batch norm; a network without any is as timm makes it
@@ -68,7 +68,7 @@ class TimmConvNetSpec:
         if lacks:
             raise InputError(
                 f"MODEL.BACKBONE.NAME {self.name} has maps of the strides {layout.strides}, but a "
-                f"pyramid needs one of each of 4, 8, 16, 32"
+                f"pyramid needs one of each of 4, 8, 16, 32; choose a different network"
             )
         if layout.batch_norms and self.norm not in BATCH_NORMS:
             raise InputError(
@@ -112,7 +112,7 @@ def has_layer_groups(name: str) -> bool:
 
 @dataclass(frozen=True)
 class Layout:
-    """The structure of timm's network.
+    """Describes the structure of timm's network.
 
     Attributes:
         stages: for the last map of each stride, its parts in the order in which they run; "stem" is

@@ -31,7 +31,7 @@ INIT_STD = 0.02
 
 @dataclass(frozen=True, kw_only=True)
 class ViTSpec:
-    """The node TRANSFER.VIT."""
+    """Has the keys of the node TRANSFER.VIT."""
 
     width: int  # channels of a token
     depth: int  # number of blocks
@@ -82,7 +82,7 @@ class ViTSpec:
 
 
 class PatchEmbed(nn.Module):
-    """One strided convolution, `proj`, from (N, 3, H * p, W * p) to (N, H, W, D)."""
+    """Is one strided convolution, `proj`, from (N, 3, H * p, W * p) to (N, H, W, D)."""
 
     def __init__(self, patch_size: int, width: int) -> None:
         super().__init__()
@@ -94,7 +94,7 @@ class PatchEmbed(nn.Module):
 
 
 class Attention(nn.Module):
-    """Multi-head attention over a grid of tokens, with decomposed relative positions."""
+    """Is multi-head attention over a grid of tokens, with decomposed relative positions."""
 
     def __init__(self, width: int, heads: int, *, grid: int | None) -> None:
         """Args: grid: side in tokens that relative positions are made for; None: there are none."""
@@ -124,7 +124,7 @@ class Attention(nn.Module):
 
 
 class Mlp(nn.Module):
-    """Two linear layers with an exact GELU between, four times as wide."""
+    """Has two linear layers with an exact GELU in between, where it is four times as wide."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -137,7 +137,7 @@ class Mlp(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention and MLP, each after a norm and next to a shortcut."""
+    """Applies attention and then an MLP, each after a norm and next to a shortcut."""
 
     def __init__(
         self, width: int, heads: int, *, window: int, grid: int | None, drop_path: float
@@ -165,7 +165,9 @@ class Block(nn.Module):
 
 
 class ViT(nn.Module):
-    """Children `patch_embed`, `blocks`; the parameter `pos_embed` (1, 1 + pretraining grid, D)."""
+    """Has the children `patch_embed` and `blocks`, and the parameter `pos_embed` (1, 1 +
+    pretraining grid, D).
+    """
 
     def __init__(self, spec: ViTSpec) -> None:
         super().__init__()

@@ -48,7 +48,7 @@ Shapes = Mapping[str, "tuple[int, ...]"]
 
 @dataclass(frozen=True)
 class Part:
-    """What becomes of one part.
+    """Says what happens to one part.
 
     Attributes:
         names: its tensors in the detector that is built; none if the detector does not have it.

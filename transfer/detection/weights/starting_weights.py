@@ -182,7 +182,8 @@ def _with_fitting(
     (backbone,) = (part for part in parts if part.name == BACKBONE_PART)
     if not backbone.loaded:
         raise InputError(
-            f"{source} does not fit the config: its backbone differs, {backbone.reason}"
+            f"{source} does not fit the config, since its backbone differs ({backbone.reason}); "
+            "use the config of its training"
         )
     logger.info("start: the complete detector of %s", source)
     for part in parts:

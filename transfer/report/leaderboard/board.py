@@ -96,7 +96,8 @@ class Overall:
 
 @dataclass(frozen=True)
 class Wins:
-    """The wins of each row over each other row, int (k, k), in the order of `Leaderboard.rows`.
+    """Holds the wins of each row over each other row, int (k, k), in the order of
+    `Leaderboard.rows`.
 
     tasks: how many both have; higher: on how many of them the first is higher; resolved: on how
     many of these the difference is resolved.

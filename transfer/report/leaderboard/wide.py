@@ -24,7 +24,7 @@ MOST_OF_LINE = 14  # characters above a column of a LaTeX table
 
 @dataclass(frozen=True)
 class WideCell:
-    """A cell as text: "53.5 ± 0.2", and its marks."""
+    """Is a cell as text: "53.5 ± 0.2", and its marks."""
 
     text: str
     bold: bool = False

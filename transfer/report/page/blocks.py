@@ -23,7 +23,7 @@ Column = tuple[Protocol, str]
 
 @dataclass(frozen=True)
 class Block:
-    """Some columns: whole protocols with their headline metrics, then the costs or ()."""
+    """Holds some columns: whole protocols with their headline metrics, then the costs or ()."""
 
     columns: list[Column]
     costs: tuple[str, ...] = ()

@@ -31,7 +31,7 @@ STATED = {
     "INPUT": {"FORMAT": "BGR"},
     "MY_PROJECT": {"KEY": 1},
 }
-# A model of Detectron2, and what another config would say of its input.
+# A model of Detectron2, and what a different config would say of its input.
 WORDS = [
     *("MODEL.DEVICE", "cpu", "MODEL.ROI_HEADS.SCORE_THRESH_TEST", 0.0, "DATASETS.TEST", ("x",)),
     *("MODEL.PIXEL_STD", [57.0, 58.0, 59.0], "MODEL.ROI_HEADS.NUM_CLASSES", 3),
