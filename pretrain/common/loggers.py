@@ -50,7 +50,7 @@ class Run:
     """What a run is called.
 
     Attributes:
-        folder: of the run.
+        folder: the run's folder.
         resume_step: rows after it are dropped and come again; -1: the run begins.
     """
 

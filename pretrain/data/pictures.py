@@ -48,7 +48,10 @@ def _open_named(name: str | Path) -> ImageDataset:
 
 
 class GivenImages(ImageDataset):
-    """Images of any sizes that were given one by one: PIL images, and paths of files."""
+    """Images of any sizes that were given one by one: PIL images, and paths of files.
+
+    Raises InputError for an empty list, and for an item that is neither.
+    """
 
     def __init__(self, pictures: Iterable[Picture], turn: bool = False) -> None:
         self.pictures = list(pictures)

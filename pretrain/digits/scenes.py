@@ -163,7 +163,7 @@ def keypoint_categories() -> list[dict]:
 
 def mask_ends(mask: np.ndarray) -> list[tuple[int, int]]:
     """Returns (x, y) of the uppermost, lowest, leftmost and rightmost true pixel of a bool (H, W)
-    mask; of several the middle one.
+    mask; if there are several, the middle one.
     """
     y, x = np.nonzero(mask)
     ends = []

@@ -85,7 +85,7 @@ def build_method(cfg: CfgNode, num_classes: int = 0) -> Method:
     generator: call `torch.manual_seed` before it.
 
     Args:
-        num_classes: of the labels, for the method `supervised`.
+        num_classes: number of classes of the labels, for the method `supervised`.
 
     Example:
         >>> import pretrain

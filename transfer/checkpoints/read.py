@@ -120,7 +120,10 @@ def read(
     trust: bool = False,
     prefix: str | None = None,
 ) -> Reading:
-    """Works like `read_weights` for a file or a remote source, but returns the source as well."""
+    """Works like `read_weights` for a file or a remote source, but returns the source as well.
+
+    Raises InputError for the same files.
+    """
     opened = as_opened(path, trust)
     path, place, raw = opened.source, opened.place, opened.raw
     try:

@@ -46,7 +46,7 @@ class Classifier(NamedTuple):
     Attributes:
         weight: (D, C) float64; bias: (C,).
         converged: whether the norm of the gradient is at most the tolerance.
-        evaluations: of the objective and its gradient.
+        evaluations: number of evaluations of the objective and its gradient.
     """
 
     weight: Tensor

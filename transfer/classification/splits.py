@@ -136,7 +136,7 @@ def open_splits(
     """Opens both splits. A class without images, as in a part of a data set, is left out.
 
     Args:
-        train: name of the training set; `test`: of the test set.
+        train, test: names of the training set and of the test set.
         limit_per_class: how many of the first images of each class are used; 0: all.
         test_limit_per_class: the same for the test set.
 

@@ -91,8 +91,8 @@ class BoxCheck:
 
         Args:
             where: the object, as messages name it: "annotation 17".
-            box: x1, y1, x2, y2 as annotated.
-            width, height: of the image, in pixels.
+            box: x1, y1, x2, y2 in pixels, as annotated.
+            width, height: size of the image in pixels.
         """
         kind = fault(box, width, height)
         if kind:

@@ -77,7 +77,7 @@ def read_instances(
     keypoints: bool = False,
     complete: Callable[[dict[str, Any]], None] | None = None,
 ) -> dict[str, Any]:
-    """Returns the content of the file, checked to be one of COCO's instances files.
+    """Returns the content of the file; raises InputError unless it is a COCO instances file.
 
     `keypoints`: they are needed: the annotations stay records, since columns have no keypoints.
     `complete`: adds what a related format writes differently, before the entries are checked.

@@ -134,7 +134,7 @@ def unusual(records: Sequence[Any]) -> Iterator[tuple[int, Any]]:
 
 
 def values(records: Sequence[Any], key: str) -> list[Any]:
-    """Returns the values under a key; of columns each one once."""
+    """Returns the values under a key; columns give each value once."""
     if isinstance(records, AnnotationColumns):
         return records.values(key)
     return [record[key] for record in records]

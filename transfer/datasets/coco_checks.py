@@ -36,7 +36,7 @@ NO_MASK_REMEDY = "correct them, remove the annotations, or set MODEL.MASK_ON Fal
 
 
 def check_entries(path: Path, content: Mapping[str, Any]) -> None:
-    """Checks that each entry is a record with its keys, and that no two in a list have one id."""
+    """Raises InputError unless each entry is a record with its keys, and its id is unique."""
     findings = Findings(str(path))
     for part, keys in KEYS.items():
         for place, entry in unusual(content[part]):

@@ -116,7 +116,7 @@ def _with_more_polygons(
     ends, and the coordinates of all polygons: those of the records, then those of odd records.
 
     Args:
-        places: of the objects' records; the last ones are those of `instances`.
+        places: places of the objects' records; the last ones are those of `instances`.
     """
     usual = records.usual[places]
     spans = np.stack([records.object_ends[:-1], records.object_ends[1:]], axis=1)[places]

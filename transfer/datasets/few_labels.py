@@ -45,7 +45,7 @@ class Part:
 
 
 def split_part(name: str) -> tuple[str, Part | None]:
-    """Returns the name without its part, and the part; None without such an ending.
+    """Returns the name without its ending @P% or @Kshot, and the part; None without an ending.
 
     Raises InputError unless 0 < P <= 100, or K is a whole number above 0.
     """

@@ -31,7 +31,7 @@ class ObjectLabels:
         category: int64 (m,), places in `names`.
         marks: int64 (m,), a number for what else is said of an object, such as crowd.
         masks: int64 (m,), see `polygon_checksums`.
-        names: of the classes; their order does not count.
+        names: names of the classes; their order does not count.
     """
 
     def __init__(

@@ -35,7 +35,7 @@ class PlaceCheck:
         self._relative = RelativeCheck(findings, RELATIVE)
 
     def add(self, where: str, keypoints: Sequence[float], width: int, height: int) -> None:
-        """Takes the keypoints of an object, as annotated; width, height: of its image, in px."""
+        """Takes the keypoints of an object, as annotated; width, height: its image's size in px."""
         points = np.reshape(keypoints, (-1, 3))
         points = points[points[:, 2] > 0, :2]
         if not len(points):

@@ -249,7 +249,7 @@ def vit_facts(cfg: CfgNode, positions: int, heads: int) -> dict[str, int]:
     """Returns the keys that a ViT's weights decide, with their values.
 
     Args:
-        positions: of the weights' `pos_embed`, the class token's included.
+        positions: number of positions of the weights' `pos_embed`, with the class token's.
     """
     side = math.isqrt(max(positions - 1, 0)) * cfg.TRANSFER.VIT.PATCH_SIZE
     return {"TRANSFER.VIT.PRETRAIN_IMAGE_SIZE": side, "TRANSFER.VIT.HEADS": heads}

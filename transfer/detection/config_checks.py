@@ -335,8 +335,8 @@ def check_run(cfg: CfgNode, name: str) -> None:
 
 
 def check_steps(cfg: CfgNode, findings: Findings) -> None:
-    """Refuses steps that do not rise, and a step at the end of the run, which stops Detectron2.
-    Notes later steps, which Detectron2 leaves out with a warning.
+    """Raises InputError unless the steps increase and none is at the end of the run, which stops
+    Detectron2. Notes later steps, which Detectron2 leaves out with a warning.
     """
     steps, last = tuple(cfg.SOLVER.STEPS), cfg.SOLVER.MAX_ITER
     if list(steps) != sorted(set(steps)) or (steps and steps[0] < 0):

@@ -43,7 +43,7 @@ def write_hub_folder(
     """Writes the three files of a repository, the weights as `write_proven` does.
 
     Args:
-        report: of `prove_conversion` to .safetensors.
+        report: what `prove_conversion` returns for .safetensors.
         repo: user/name, for the card.
         records: folders of result records; those of these weights are in the card.
 

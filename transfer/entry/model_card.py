@@ -34,7 +34,7 @@ def write_card(repo: str, report: Report, records: Sequence[Mapping[str, Any]]) 
     """Returns the card as Markdown.
 
     Args:
-        report: of the conversion, whose proof has passed.
+        report: the report of the conversion, whose proof has passed.
         records: result records of these weights.
     """
     weights = report.weights

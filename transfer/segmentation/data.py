@@ -309,7 +309,7 @@ def check_listed_classes(names: Sequence[str], classes: Sequence[str], owner: st
     """Raises InputError if a folder's classes.txt gives the numbers of its masks another meaning.
 
     Args:
-        names: of the test set.
+        names: names of the test sets.
         classes: that it is scored with, by number; bare numbers, of data without names, mean any.
         owner: what has these classes, for the message.
     """

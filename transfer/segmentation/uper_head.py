@@ -41,7 +41,7 @@ class UperHead(nn.Module):
         dropout: float = 0.0,
         align_corners: bool = False,
     ) -> None:
-        """Args: widths: channels of each map; channels: of each convolution's output."""
+        """Args: widths: channels of each map. channels: width of each convolution's output."""
         super().__init__()
         *finer, coarsest = widths
         self.align_corners = align_corners

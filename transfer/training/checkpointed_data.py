@@ -20,7 +20,7 @@ class CheckpointedData:
     def __init__(self, checkpointer: Checkpointer, data: Fingerprint) -> None:
         """
         Args:
-            data: of the training images, the same on all processes.
+            data: fingerprint of the training images, the same on all processes.
         """
         self._checkpointer, self._data, self._compared = checkpointer, data, False
         checkpointer.add_checkpointable("data", self)

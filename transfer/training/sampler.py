@@ -94,8 +94,8 @@ class GroupedBatches(Sampler[Batch]):
         start_batch: int = 0,
         factors: Tensor | None = None,
     ) -> None:
-        """`batch_size` is per process; the first `start_batch` batches are skipped. `factors`: of
-        `repeat_factors`; None: each image comes once an epoch."""
+        """`batch_size` is per process; the first `start_batch` batches are skipped. `factors` are
+        those of `repeat_factors`; None: each image comes once an epoch."""
         self.landscape = list(landscape)
         self.batch_size = batch_size
         self.seed = seed

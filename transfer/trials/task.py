@@ -356,11 +356,17 @@ class Task(Protocol[JobT]):
         raise InputError(_nothing_to_score(request))
 
     def evaluate(self, request: Request, trained: Trained[Any]) -> Scored | None:
-        """Scores the trained model in `request.weights`; None on every process except the first."""
+        """Scores the trained model in `request.weights`; None on every process except the first.
+
+        Raises InputError if the task has no such models.
+        """
         raise InputError(_nothing_to_score(request))
 
     def show_data(self, request: Request, count: int) -> list[Path]:
-        """Writes pictures of the training images into the output folder; returns their paths."""
+        """Writes pictures of the training images into the output folder; returns their paths.
+
+        Raises InputError if the task has no such pictures.
+        """
         raise InputError(
             f"the task of {request.config} has no pictures of its training data; leave out "
             "--show-data"

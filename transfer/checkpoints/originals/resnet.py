@@ -114,7 +114,7 @@ class Block(nn.Module):
 
     Args:
         width: channels of a bottleneck's 3x3 convolution; None: a block of two convolutions.
-        groups: of that convolution.
+        groups: groups of that convolution.
         stride_in_1x1: a bottleneck strides in its first convolution instead of the 3x3.
     """
 

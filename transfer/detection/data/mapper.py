@@ -78,7 +78,10 @@ class TrainMapper:
 
 @dataclass(frozen=True)
 class InferenceMapper:
-    """Resizes a test image; `position` is ignored."""
+    """Reads and resizes a test image; `position` is ignored.
+
+    Raises InputError if the image does not have the annotated size.
+    """
 
     geometry: GeometrySpec
     channel_order: str

@@ -123,7 +123,7 @@ def _parts(
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Pairs (P,) with equally many objects, the rows of their detections and objects (P, g).
 
-    found, objects: sorted pairs of each. cells: of an array, for each object.
+    found, objects: sorted pairs of each. cells: number of cells in an array, for each object.
     """
     pairs, first, sizes = np.unique(objects, return_index=True, return_counts=True)
     detected = np.isin(pairs, found)

@@ -45,6 +45,7 @@ def evaluate_voc(
     `metric` is 2007 (11-point AP) or 2012 (area under the precision envelope). Predictions are
     taken in the order given, which decides between equal scores. `replicates`, drawn from these
     images, collects the metrics under its weights, and `pr_curves` collects precision by recall.
+    Raises InputError for a different metric.
     """
     if metric not in (2007, 2012):
         raise InputError(f"TRANSFER.VOC_METRIC must be 2007 or 2012, got {metric}")

@@ -74,7 +74,7 @@ class NaiveSyncBatchNorm(nn.BatchNorm2d):
     running_var: Tensor
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalises (N, C, H, W) and keeps its shape."""
+        """Normalises (N, C, H, W) and keeps its shape; ValueError if a process has no images."""
         if world_size() == 1 or not self.training:
             return super().forward(x)
         if x.shape[0] == 0:
@@ -155,7 +155,7 @@ def freeze(module: nn.Module, part: str = "") -> None:
     FrozenBatchNorm2d.
 
     Args:
-        part: of the module, the name of the submodule that is meant; "": all of it.
+        part: name of the submodule that is frozen; "": the complete module.
     """
     for parameter in module.get_submodule(part).parameters():
         parameter.requires_grad = False

@@ -108,7 +108,7 @@ class CascadeROIHeads(PooledHeads):
     box_predictor: nn.ModuleList
 
     def __init__(self, spec: CascadeHeadsSpec, *, channels: int, strides: Sequence[int]) -> None:
-        """Args: channels, strides: of the maps, which are all as wide."""
+        """Args: channels, strides: those of the maps, which all have the same channels."""
         heads, predictors = nn.ModuleList(), nn.ModuleList()
         for weights in spec.bbox_reg_weights:
             head = spec.box_head.build(channels, spec.box_pooler.resolution)

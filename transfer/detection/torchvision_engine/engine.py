@@ -127,7 +127,7 @@ def make_train_mapper(cfg: CfgNode, keypoint_names: Sequence[str] = ()) -> Train
     jitter their size.
 
     Args:
-        keypoint_names: of the data's keypoints, which are needed if images are flipped.
+        keypoint_names: names of the data's keypoints, which are needed if images are flipped.
     """
     node, jitter = cfg.INPUT, cfg.TRANSFER.LSJ
     flip = 0.5 if node.RANDOM_FLIP == "horizontal" else 0.0

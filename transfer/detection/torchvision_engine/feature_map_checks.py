@@ -51,7 +51,8 @@ def check_equal(key: str, names: Sequence[str], wanted: Sequence[str]) -> None:
 
 
 def check_pyramid(maps: Sequence[str], rpn: Sequence[str], roi: Sequence[str]) -> None:
-    """Proposals take any maps of a pyramid, the heads consecutive ones, the finest first.
+    """Raises InputError unless `rpn` names any maps of a pyramid, and `roi` consecutive ones, the
+    finest first.
 
     The heads' pooler computes a map's index from a box's size, so that no map may be left out
     between two others.

@@ -76,7 +76,7 @@ class KeypointHead(nn.Module):
     """
 
     def __init__(self, spec: KeypointHeadSpec, channels: int) -> None:
-        """Args: channels: of the pooled features."""
+        """Args: channels: channels of the pooled features."""
         super().__init__()
         self.loss_weight, self.divisor = spec.loss_weight, spec.divisor
         self.convolutions = [f"conv_fcn{index + 1}" for index in range(len(spec.conv_dims))]

@@ -55,7 +55,7 @@ class MaskHead(nn.Module):
     """
 
     def __init__(self, spec: MaskHeadSpec, *, channels: int, num_classes: int) -> None:
-        """Args: channels: of the pooled features."""
+        """Args: channels: channels of the pooled features."""
         super().__init__()
         self.convolutions: list[str] = []
         bias = spec.norm == ""  # a norm that follows would cancel it

@@ -66,7 +66,7 @@ class RoiHeads(nn.Module, ABC):
     def __init__(self, spec: RoiHeadsSpec, *, box_predictor: nn.Module, channels: int) -> None:
         """Args:
         box_predictor: a `BoxPredictor`, or one for each stage of a cascade.
-        channels: of a box's features, for the mask head.
+        channels: channels of a box's features, for the mask head.
         """
         super().__init__()
         self.sampler = RoiSampler(spec.sampler, spec.num_classes)

@@ -126,7 +126,7 @@ class RPN(nn.Module):
     def __init__(
         self, spec: RPNSpec, *, channels: Mapping[str, int], strides: Mapping[str, int]
     ) -> None:
-        """Args: channels, strides: of the backbone's maps, by name."""
+        """Args: channels, strides: those of the backbone's maps, by name; strides in pixels."""
         super().__init__()
         self.spec = spec
         anchors = AnchorGenerator(spec.anchors, [strides[name] for name in spec.in_features])

@@ -118,7 +118,7 @@ class Layout:
         stages: for the last map of each stride, its parts in the order in which they run; "stem" is
             before the first of them, or before the stage of stride 4 has begun.
         after: parts after the last map, which a detector does not use.
-        channels: of each stage's map; strides: of all maps that timm names.
+        channels: channels of each stage's map. strides: strides of all maps that timm names.
         places: place of each stage's map among timm's.
         batch_norms: whether there is any.
     """

@@ -79,9 +79,9 @@ class TaskRanks:
 class Overall:
     """The ranked rows, the best mean rank first; intervals are the central 95 % of the draws.
 
-    rank, z: means over the tasks. place: of `rank`, 1 is the best. here, alike: (low, high) of the
-    place on these tasks, and on tasks like these. first: share of the draws that also draw tasks
-    in which the row is ranked first.
+    rank, z: means over the tasks. place: the place by `rank`, 1 is the best. here, alike: (low,
+    high) of the place on these tasks, and on tasks like these. first: share of the draws that also
+    draw tasks in which the row is ranked first.
     """
 
     row: Checkpoint

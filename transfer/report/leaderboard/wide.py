@@ -54,7 +54,7 @@ def wide_table(results: Results, rows: list[Checkpoint]) -> WideTable:
 
 
 def paper_metrics(results: Results, protocol: Protocol) -> list[str]:
-    """Returns the AP, AP50 and AP75 of boxes and masks; of other tasks, the headline metrics."""
+    """Returns the AP, AP50 and AP75 of boxes and masks, and the headline metrics of other tasks."""
     found = [metric for metric in ORDER if metric in results.metrics[protocol.key]]
     return found or results.headlines_of(protocol)
 
