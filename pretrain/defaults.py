@@ -178,7 +178,7 @@ _C.SOLVER.COMPILE = False  # torch.compile of the trunk; without effect, and a l
 # On CUDA: the views of the next step are made on a separate stream during the backward pass, which
 # needs the memory of a second batch of crops and views. Not measured on a GPU yet, therefore off.
 _C.SOLVER.SIDE_STREAM = False
-# Mixed precision on CUDA: autocast to bfloat16, or to float16 with scaled gradients where the GPU
+# Mixed precision on CUDA: autocast to bfloat16, or to float16 with scaled gradients if the GPU
 # has no bfloat16 (before Ampere). A CPU always runs float32.
 _C.SOLVER.BF16 = True
 # On GPUs since Ampere: float32 matrix products round their factors to TF32 (10 bits of mantissa).

@@ -1,4 +1,4 @@
-"""Many coordinates in pixels, in half of the memory where they have two decimals, as COCO's have.
+"""Many coordinates in pixels, in half of the memory if they have two decimals, as COCO's have.
 
 They are then kept as whole hundredths of a pixel. What does not come back as the same float64 keeps
 all of them as float64.

@@ -81,7 +81,7 @@ def few_labels(
         classes: names of the categories.
         draw: which of the draws of `shot`; None refuses them.
 
-    Raises InputError also where a class has fewer objects than are asked for.
+    Raises InputError also if a class has fewer objects than are asked for.
     """
     if part is None:
         return rows_of(samples, np.arange(len(samples)))

@@ -191,7 +191,7 @@ class PlainVit(nn.Module):
         return torch.cat([x[:, :, : -rows * columns], turned], dim=2)
 
     def _attend(self, x: Tensor, block: str, grid: tuple[int, int] | None) -> Tensor:
-        """Multi-head attention over tokens (N, L, D); grid: sides in patches if positions rotate."""
+        """Multi-head attention over tokens (N, L, D); grid: sides in patches, for rotation."""
         count, length, width = x.shape
         names, dot = self.names, self.names.dot
         parts = next(p for p in names.qkv if self._there(f"{block}{p[0]}{dot}weight"))

@@ -49,7 +49,7 @@ class RoiSample:
 
     boxes: Tensor  # (r, 4)
     classes: Tensor  # int64 (r,); num_classes = background
-    gt_boxes: Tensor  # (r, 4), of use where the class is not background
+    gt_boxes: Tensor  # (r, 4); not used for boxes of background
     gt_index: Tensor  # int64 (r,), the row of Targets
     targets: Targets
     positives: int  # known to the host: it need not ask a GPU for the rows with an object
@@ -90,7 +90,7 @@ class BoxTargets:
 
     boxes: Tensor  # (r, 4)
     classes: Tensor  # int64 (r,); num_classes = background
-    gt_boxes: Tensor  # (r, 4), of use where the class is not background
+    gt_boxes: Tensor  # (r, 4); not used for boxes of background
     foreground: Tensor  # int64: the rows if it is not
 
     @staticmethod
