@@ -100,11 +100,12 @@ class MaskRecipe:
             raise InputError(
                 f"mask focal_aspect {self.focal_aspect} must be two increasing positive ratios"
             )
-        if self.grid_size < 1 or self.noise_std < 0 or self.blur_sigma <= 0:
-            raise InputError(
-                f"mask grid_size {self.grid_size} must be at least 1 px, noise_std"
-                f" {self.noise_std} not negative and blur_sigma {self.blur_sigma} above 0"
-            )
+        if self.grid_size < 1:
+            raise InputError(f"mask grid_size {self.grid_size} must be at least 1 px")
+        if self.noise_std < 0:
+            raise InputError(f"mask noise_std {self.noise_std} must not be negative")
+        if self.blur_sigma <= 0:
+            raise InputError(f"mask blur_sigma {self.blur_sigma} must be above 0")
 
     def check(self, size: int) -> None:
         """Raises `InputError` when a cell of the grid is larger than an image of `size` px."""
