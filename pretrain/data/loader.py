@@ -167,7 +167,7 @@ class CropLoader:
             if name in self.corrupt:
                 continue
             self.corrupt.add(name)
-            logger.warning("unreadable image, replaced by another one: %s", message)
+            logger.warning("unreadable image, replaced by a different one: %s", message)
             if len(self.corrupt) > self.max_corrupt:
                 raise InputError(
                     f"{len(self.corrupt)} unreadable images, more than the {self.max_corrupt} of "

@@ -152,7 +152,7 @@ def write_proven(report: Report, output: str | Path) -> Report:
     """Writes the weights of a passed proof, reads the file back, and only then puts it in place.
 
     Raises:
-        ProofError: the proof had failed, or the file read back holds other weights or facts.
+        ProofError: the proof had failed, or the file read back holds different weights or facts.
         InputError: unknown suffix, or the output is the input.
     """
     output = Path(output)

@@ -237,7 +237,9 @@ def _from_hub(source: str, rest: str) -> Source:
         except InputError as error:
             if not kept:  # what it says about the input would be missing without a word
                 raise
-            logger.warning("%s: is there a %s beside the weights? %s", source, beside, error)
+            logger.warning(
+                "%s: it is not known if a %s is next to the weights: %s", source, beside, error
+            )
             continue
         folder = found.parent if found else folder
     stated = read_folder(folder) if folder else NOTHING

@@ -9,8 +9,8 @@ contradicts itself is an error (`coco_checks.py`, `coco_records.py`, `box_checks
 
 Two differences from plain Detectron2 are meant. It keeps the integers of a JSON file as integers,
 and cuts the fractions off boxes and polygons after the resize; here every coordinate is a float
-(with `10.0` in place of `10` in the file both train the same weights). And it draws other flips and
-image sizes from its own generators than the torchvision engine does.
+(with `10.0` in place of `10` in the file both train the same weights). It also draws its
+flips and image sizes from its own generators, so they differ from the torchvision engine's.
 """
 
 from __future__ import annotations
