@@ -33,7 +33,7 @@ def main_value(
     """Returns a row's main number: input as the weights expect it, re-estimated statistics if any.
 
     Args:
-        statistics: of the batch norms, the most wanted first; a row has one of them.
+        statistics: kinds of batch-norm statistics, the most wanted first; a row has one of them.
     """
     choice = "on" if row["filter_wanted"] else "off"
     keys = [f"{measure}/{kind}/{choice}" for kind in statistics]

@@ -11,7 +11,7 @@ def make_figure(salt: str, panels: int, size: tuple[float, float]) -> tuple[Any,
     """Returns a figure and its panels, side by side, which have the same rows.
 
     Args:
-        salt: of the names inside the SVG, which are random otherwise.
+        salt: seed of the names inside the SVG, which are random otherwise.
         size: width and height in inches.
     """
     import matplotlib

@@ -147,7 +147,8 @@ _C.SOLVER = CN()
 _C.SOLVER.EPOCHS = 100
 _C.SOLVER.MAX_STEPS = 0  # > 0: this many steps instead of EPOCHS; the schedule spans them
 _C.SOLVER.BATCH_SIZE = 4096  # images, over all processes
-_C.SOLVER.RECIPE_BATCH_SIZE = 0  # batch size of the recipe's source, to warn of another; 0 = none
+# batch size of the recipe's source; a warning says if BATCH_SIZE is different; 0 = none
+_C.SOLVER.RECIPE_BATCH_SIZE = 0
 # Number of parts in which a process computes its batch, one after the other (GradCache). It keeps
 # all negatives, needs the memory of one part and a third more time; BN statistics are those of a
 # part. It must be 1 for methods with momentum copies or predictors.
@@ -177,7 +178,7 @@ _C.SOLVER.COMPILE = False  # torch.compile of the trunk; without effect, and a l
 # On CUDA: the views of the next step are made on a separate stream during the backward pass, which
 # needs the memory of a second batch of crops and views. Not measured on a GPU yet, therefore off.
 _C.SOLVER.SIDE_STREAM = False
-# Mixed precision on CUDA: autocast to bfloat16, or to float16 with scaled gradients where the GPU
+# Mixed precision on CUDA: autocast to bfloat16, or to float16 with scaled gradients if the GPU
 # has no bfloat16 (before Ampere). A CPU always runs float32.
 _C.SOLVER.BF16 = True
 # On GPUs since Ampere: float32 matrix products round their factors to TF32 (10 bits of mantissa).

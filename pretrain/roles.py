@@ -34,7 +34,7 @@ ROLES = Roles(
         "KNN": KeyRole(Role.WATCHING, Hashed.VALUE),
         "DATASETS.KNN_TRAIN": KeyRole(Role.WATCHING, Hashed.VALUE),
         "DATASETS.KNN_TEST": KeyRole(Role.WATCHING, Hashed.VALUE),
-        # It affects only a second checkpoint, which is made after the training
+        # It affects only a second checkpoint, which is made after the training.
         "PRECISE_BN": KeyRole(Role.WATCHING, Hashed.VALUE),
     },
 )

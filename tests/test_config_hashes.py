@@ -49,7 +49,7 @@ def test_identity_stays(name: str) -> None:
     golden = json.loads(GOLDEN.read_text(encoding="utf-8"))
     assert name in golden, "add its line: python tests/test_config_hashes.py"
     assert identity_of(name, CONFIGS[name]) == golden[name], (
-        "the identity of a shipped config has moved: records of before would be of another "
+        "the identity of a shipped config has changed: older records would belong to a different "
         "protocol; a key that was added must stay out of the hash at its default"
     )
 

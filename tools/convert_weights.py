@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def build_parser() -> ArgumentParser:
-    """The command line."""
+    """Returns the parser of the command line."""
     parser = make_parser(
         "Converts a checkpoint to the layout that OUTPUT's suffix names: .pkl Detectron2 (a ViT: "
         "ViTDet), .pth torchvision\n(a ViT: timm), .safetensors. Proves the result equal before "

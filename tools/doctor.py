@@ -19,7 +19,7 @@ EXAMPLE = """tools/doctor.py
 
 
 def parse(argv: Sequence[str] | None) -> Namespace:
-    """The parsed options."""
+    """Returns the parsed options."""
     parser = make_parser(__doc__, EXAMPLE)
     add = parser.add_argument
     add("--config", help="a config of any kind: a path, or a name below configs/")
@@ -51,7 +51,7 @@ def parse(argv: Sequence[str] | None) -> Namespace:
 
 @tool
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit status 2 where a run would fail."""
+    """Prints the findings; returns exit status 2 if a run would fail, 0 otherwise."""
     args = parse(argv)
     if args.num_gpus < 1:
         raise InputError(f"--num-gpus {args.num_gpus}: give 1 or more")

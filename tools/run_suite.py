@@ -27,7 +27,7 @@ EXAMPLE = """tools/run_suite.py --config demo.yaml --output runs/demo
 
 
 def parse(argv: Sequence[str] | None) -> Namespace:
-    """The parsed options."""
+    """Returns the parsed options."""
     parser = make_parser(__doc__, EXAMPLE)
     add = parser.add_argument
     add("--config", required=True, help="the suite: a path, or a name below configs/")
@@ -99,7 +99,7 @@ def given_checkpoints(items: Sequence[str]) -> dict[str, str]:
 
 @tool
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit status 0 when every job is done."""
+    """Runs the suite; returns exit status 0 if every job is done."""
     args = parse(argv)
     given = given_checkpoints(args.checkpoint)
     from pretrain.common.config import find_config, load_config

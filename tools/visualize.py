@@ -25,7 +25,7 @@ SPECTRUM = f"{COMMAND} spectrum --run runs/mscn runs/simclr --images photos"
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    """The parsed command line."""
+    """Returns the parsed command line."""
     parser = cli.make_parser(__doc__, f"{VIEWS}\n  {KERNELS}\n  {SPECTRUM}", overrides=False)
     commands = parser.add_subparsers(dest="command", required=True)
     views = cli.add_command(commands, "views", "views and masks", VIEWS, overrides=True)
@@ -62,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def views_of_configs(args: argparse.Namespace, output: Path) -> list[Path]:
-    """views_CONFIG.png of each config, and views.png of several."""
+    """Draws views_CONFIG.png for each config, and views.png for several."""
     from pretrain.common.config import load_config
     from pretrain.defaults import get_defaults
     from pretrain.engine.checks import check_config
@@ -87,7 +87,7 @@ def views_of_configs(args: argparse.Namespace, output: Path) -> list[Path]:
 
 
 def kernels_of_weights(args: argparse.Namespace, output: Path) -> list[Path]:
-    """kernels_FILE.png of each weights file, and kernels.json."""
+    """Draws kernels_FILE.png for each weights file, and writes kernels.json."""
     if not 0 <= args.blank_below < 1:
         raise InputError(f"--blank-below {args.blank_below:g} must be from 0 to below 1")
     names = cli.short_names(args.weights)
@@ -109,7 +109,7 @@ def kernels_of_weights(args: argparse.Namespace, output: Path) -> list[Path]:
 
 
 def spectrum_of_runs(args: argparse.Namespace, output: Path) -> list[Path]:
-    """spectrum.png and spectrum.json of all runs."""
+    """Draws spectrum.png and writes spectrum.json for all runs."""
     names = cli.short_names(args.run)
     from pretrain.visual.curves import draw_curves, write_curves
     from pretrain.visual.run import describe_run

@@ -27,7 +27,7 @@ class Header:
 
     Attributes:
         title: everything before the first label.
-        source: of the recipe; hardware: what it is meant for, and its hours.
+        source: the source of the recipe; hardware: what it is meant for, and its hours.
         published: numbers of others, with their kind.
         own: numbers of ours, measured with this config.
         not_run: the sentence which says that we have not run it.

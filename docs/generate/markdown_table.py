@@ -12,7 +12,7 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Returns the table, with a line break at its end.
 
     Args:
-        heads: of the columns.
+        heads: the heads of the columns.
         rows: cells; Markdown in them is kept, but for what would end a cell.
     """
     lines = [_row(heads), "|" + "---|" * len(heads)]

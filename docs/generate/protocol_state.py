@@ -95,7 +95,7 @@ def _own_state(path: Path, header: Header) -> State:
         return State(RUN, links)
     if header.own:
         return State(RUN)
-    # Of a suite, which names no data: its header says if it was run on generated data.
+    # A suite does not name any data: its header says if it was run on generated data.
     return State(FORMAT if "generated images" in header.not_run else NO_RECORD)
 
 

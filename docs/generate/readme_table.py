@@ -22,8 +22,8 @@ class Group(NamedTuple):
 
     Attributes:
         title: what is measured.
-        folder: of the configs, below configs/.
-        patterns: of the configs' names, with blanks between them.
+        folder: folder of the configs, below configs/.
+        patterns: patterns of the configs' names, with blanks between them.
         source: whose protocols these are.
     """
 

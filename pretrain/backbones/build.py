@@ -30,7 +30,7 @@ def build_backbone(
         name: a name of `resnet.BACKBONES`, or of any timm model.
         zero_init_residual: for ResNets: BN weight 0 in each block's last norm (Goyal et al. 2017).
         image_size: for ViTs: the image side in pixels for which the position embedding is made. For
-            other sizes the embedding is resampled.
+            different sizes the embedding is resampled.
         patch_size: for ViTs: side of a patch in pixels; 0 is the model's own.
         checkpointing: for our ResNets: see `resnet.Trunk`.
 

@@ -45,7 +45,7 @@ class KernelFacts:
     blank_below: float
 
     def summary(self) -> str:
-        """One line for people."""
+        """Returns one line for people."""
         blank, flat = int(self.blank.sum()), int(self.flat.sum())
         rule = f"norm below {self.blank_below:.3g} of the reference {self.reference:.3g}"
         return f"{blank} of {len(self.norms)} kernels blank ({rule}), {flat} flat"

@@ -22,7 +22,8 @@ LAST_NORMS = ("none", "scale", "plain")
 
 @dataclass(frozen=True)
 class HeadStyle:
-    """An MLP's layers: (linear, norm, activation) for each hidden width, then a linear layer.
+    """Describes an MLP's layers: (linear, norm, activation) for each hidden width, then a linear
+    layer.
 
     hidden_norm: batch norm after each hidden linear layer.
     hidden_bias, last_bias: biases of the linear layers.

@@ -18,7 +18,8 @@ from pretrain.common.lookup import find
 
 
 class Trunk(nn.Module):
-    """Stem and residual stages under torchvision's names (`conv1`, `bn1`, `layer1`, ...).
+    """Contains the stem and the residual stages, under torchvision's names (`conv1`, `bn1`,
+    `layer1`, ...).
 
     With `checkpointing`, a training step keeps only the input of each block, and the backward pass
     computes the block again. This costs a third more FLOPs.

@@ -2,7 +2,7 @@
 
 Detectron2's RetinaNet writes its anchors as an expression for Python's `eval`. Only what such lists
 need is computed: numbers, the four operations and powers, lists, and a list made of another one.
-There are no names but those of the lists' own items, no calls and no attributes.
+The only names are those of the lists' own items; there are no calls and no attributes.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class _Evaluation:
         left, right = (_number(self.value(side, names)) for side in (node.left, node.right))
         try:
             if isinstance(node.op, ast.Pow):
-                # Of floats: a power of whole numbers could fill the memory.
+                # It is computed with floats: a power of whole numbers could fill the memory.
                 power = math.pow(left, right)
                 whole = isinstance(left, int) and isinstance(right, int) and right >= 0
                 return _bounded(int(power) if whole and abs(power) < LARGEST else power)
@@ -79,7 +79,7 @@ class _Evaluation:
             raise ValueError("a list is made of one other list, by the name of its items")
         items = self.value(first.iter, names)
         if not isinstance(items, list):
-            raise ValueError("a list is made of another list")
+            raise ValueError("a list must be made of a list")
         return [self.value(node.elt, {**names, first.target.id: item}) for item in items]
 
 

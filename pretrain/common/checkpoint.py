@@ -157,7 +157,8 @@ def load_torch_file(path: str | Path) -> Any:
     except Exception as error:  # torch raises many kinds of errors for a bad file
         reason = str(error).strip().split("\n")[0][:160]
         raise InputError(
-            f"{path} is not a readable checkpoint (truncated, or a different format): {reason}"
+            f"{path} is not a readable checkpoint (truncated, or a different format: {reason}); "
+            "copy it again"
         ) from error
 
 
@@ -167,7 +168,7 @@ def check_whole(path: Path) -> None:
     if path.is_dir():
         raise InputError(f"{path} is a folder; give a checkpoint file")
     if not path.is_file():
-        raise InputError(f"there is no checkpoint at {path}")
+        raise InputError(f"there is no checkpoint at {path}; check the path")
     if path.stat().st_size == 0:
         raise InputError(f"{path} is empty (0 bytes); copy or download it again")
     check_torch_file(path)
@@ -199,7 +200,9 @@ def load_newest_checkpoint(path: Path) -> tuple[dict[str, Any], Path] | None:
 def checked_checkpoint(content: Any, path: str | Path) -> dict[str, Any]:
     """Returns the content read from `path`. Raises InputError if it is not our checkpoint."""
     if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise InputError(f"{path} is not a pretraining checkpoint of this project")
+        raise InputError(
+            f"{path} is not a pretraining checkpoint of this project; give the file of a run"
+        )
     version = content.get("version")
     if type(version) is not int or version < 1:
         raise InputError(f"{path} is damaged: it has no format version; take an earlier one")

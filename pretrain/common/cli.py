@@ -30,7 +30,7 @@ Main = Callable[[Sequence[str] | None], int | None]
 
 
 class Command(Protocol):
-    """A command: arguments in (None: those of the shell), exit status out."""
+    """Is a command: it takes arguments (None: those of the shell) and returns an exit status."""
 
     def __call__(self, argv: Sequence[str] | None = None) -> int: ...
 
@@ -183,8 +183,9 @@ def output_folder(path: str | Path, resume: bool, marks: Sequence[str] = RUN_MAR
 
 @contextmanager
 def interrupt_says(text: Callable[[], str]) -> Iterator[None]:
-    """If Ctrl-C or another signal ends the command inside, its last line is that of `text`, which
-    says what was saved."""
+    """Makes a command whose block Ctrl-C or another signal ends print `text()`, which says what was
+    saved, as its last line.
+    """
     try:
         yield
     except Stopped as error:

@@ -24,7 +24,7 @@ from pretrain.common.safe_yaml import has_inert, read_config_file
 
 CHECKOUT = Path(__file__).resolve().parents[2]  # site-packages if a wheel is installed
 BASE_KEY = "_BASE_"
-MOST_FILES = 100  # of a config and all its bases: lists of bases could name each other without end
+MOST_FILES = 100  # for a config and all its bases: these could name each other without end
 ANY = object()
 # The command that reads the configs of each folder below configs/
 COMMANDS = {
@@ -128,7 +128,8 @@ def load_config(
 
     Raises:
         InputError: unknown file, keys or types (one message for all of a file, and one for all
-            overrides), an expression in a file, a loop of bases, or a config of another command.
+            overrides), an expression in a file, a loop of bases, or a config for a different
+            command.
     """
     cfg = defaults.clone()
     chain = list(base_chain(find_config(name, folder)))
@@ -166,7 +167,7 @@ def _as_word(value: Any) -> str:
 
 
 def load_keys(path: Path, defaults: CfgNode, keys: Collection[str]) -> CfgNode:
-    """Reads some keys from a file of another program and ignores its other keys.
+    """Reads some keys from a file of a different program and ignores its other keys.
 
     Args:
         keys: dotted names, all in `defaults`. A key that the file and its bases do not set keeps
@@ -247,7 +248,7 @@ def check_no_differences(found: Sequence[str], what: str, further: str = "") -> 
     """
     if found:
         raise InputError(
-            f"{what} another config: {', '.join(found[:3])}; use the same config, or choose "
+            f"{what} a different config: {', '.join(found[:3])}; use the same config, or choose "
             f"another --output (in a suite: or another name){f'; {further}' if further else ''}"
         )
 
@@ -278,7 +279,9 @@ def base_chain(path: Path) -> Iterator[tuple[Path, dict]]:
             )
         read += 1
         if read > MOST_FILES:
-            raise InputError(f"{path}: {BASE_KEY} leads to more than {MOST_FILES} files")
+            raise InputError(
+                f"{path}: {BASE_KEY} leads to more than {MOST_FILES} files; name fewer"
+            )
         content = _read_yaml(path)
         base = content.pop(BASE_KEY, None)
         yield path, content

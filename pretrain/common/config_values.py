@@ -31,7 +31,7 @@ _DECLARED = "__lists__"  # an attribute of a CfgNode, like others that are not k
 
 @dataclass(frozen=True)
 class Items:
-    """The kind and number of the items of a list.
+    """Describes the kind and number of the items of a list.
 
     Attributes:
         kind: int, float (also whole numbers), str, list (rows of numbers), or object (anything; for

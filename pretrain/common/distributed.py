@@ -89,7 +89,7 @@ def check_device(kind: str, key: str = "device") -> None:
 def process_device(kind: str = "cuda") -> torch.device:
     """Returns this process's GPU, or the CPU if there is no GPU or `kind` is "cpu".
 
-    Raises InputError for another kind, because the run would use a device that was not requested.
+    Raises InputError for a different kind, since the run would use a device nobody asked for.
     """
     check_device(kind)
     if kind != "cpu" and torch.cuda.is_available():

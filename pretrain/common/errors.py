@@ -192,6 +192,16 @@ def causes(error: BaseException | None) -> Iterator[BaseException]:
 
 
 @contextmanager
+def named_node(node: str) -> Iterator[None]:
+    """Puts the name of a config's node before an InputError that is raised inside, by code that
+    takes values and does not know their keys."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{node}: {error}") from error
+
+
+@contextmanager
 def named_file(path: str | Path) -> Iterator[None]:
     """Gives an OSError that is raised inside this file's name if it has none, as that of a write
     to an open file."""

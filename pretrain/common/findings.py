@@ -20,7 +20,7 @@ MOST_OF_PLACE = 400  # characters
 
 
 class Findings:
-    """The findings of one file or folder.
+    """Collects the findings of one file or folder.
 
     Args:
         source: the name of the file or folder in messages.
@@ -57,7 +57,7 @@ class Findings:
 
     @property
     def refused(self) -> bool:
-        """Whether something was found that must be corrected."""
+        """Returns whether something was found that must be corrected."""
         return bool(self._refused)
 
     def report(self) -> None:

@@ -32,7 +32,7 @@ class Speed:
 
 @dataclass(frozen=True)
 class Gpu:
-    """One kind of card.
+    """Describes one kind of card.
 
     Attributes:
         gib: GiB of memory that torch finds on it, a little less than the maker's gigabytes.

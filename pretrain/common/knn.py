@@ -28,7 +28,7 @@ MANY = 4  # sorting more than MANY * k candidates takes longer than topk over th
 
 @dataclass(frozen=True)
 class Neighbours:
-    """The k nearest bank rows of each query, nearest first.
+    """Holds the k nearest bank rows of each query, nearest first.
 
     Attributes: similarity: cosines (M, k) float32; index: rows of the bank (M, k) int64.
     """

@@ -74,7 +74,7 @@ def one_writer(*folders: str | Path, inherited: bool = False) -> Iterator[None]:
 
 @contextmanager
 def one_writer_of(file: str | Path) -> Iterator[None]:
-    """Like `one_writer`, but for one file in a folder that other commands may also write to."""
+    """Works like `one_writer`, but for one file of a folder into which other commands may write."""
     file = Path(file)
     with _only_holder(file.parent, f".{file.name}.lock", str(file), False):
         sweep(file.parent, file.name)
@@ -83,7 +83,7 @@ def one_writer_of(file: str | Path) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Holder:
-    """The process that holds a lock.
+    """Describes the process that holds a lock.
 
     Attributes:
         started: when its command began, local time.
@@ -139,7 +139,7 @@ class Holder:
             os.kill(self.pid, 0)
         except ProcessLookupError:
             return False
-        except PermissionError:  # the process of another user
+        except PermissionError:  # a process of a different user
             pass
         return 0 in (self.born, _birth(self.pid)) or self.born == _birth(self.pid)
 

@@ -33,13 +33,13 @@ PROJECT = "mscn"
 
 
 class Logger(Protocol):
-    """One program that shows scalars."""
+    """Gives scalars to one program that shows them."""
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Records the values of a step, which are finite."""
 
     def flush(self) -> None:
-        """What was written survives a kill, if the program can promise that."""
+        """Makes what was written survive a kill, if the program can promise that."""
 
     def close(self) -> None:
         """Ends the run."""
@@ -50,7 +50,7 @@ class Run:
     """What a run is called.
 
     Attributes:
-        folder: of the run.
+        folder: the run's folder.
         resume_step: rows after it are dropped and come again; -1: the run begins.
     """
 
@@ -59,23 +59,25 @@ class Run:
 
     @property
     def name(self) -> str:
-        """The folder's last part; of trial_0 and the like the two before it as well."""
+        """Returns the last part of the folder's path; for trial_0 and the like, the last three
+        parts.
+        """
         parts = self.folder.absolute().parts
         return "/".join(parts[-3:] if parts[-1].startswith("trial_") else parts[-1:])
 
     @property
     def group(self) -> str | None:
-        """The suite that the run is a job of."""
+        """Returns the name of the suite to which the run belongs."""
         return os.environ.get(GROUP_VARIABLE) or None
 
     @property
     def key(self) -> str:
-        """16 hexadecimal digits of the folder, by which a resumed run is found."""
+        """Returns 16 hexadecimal digits made of the folder, by which a resumed run is found."""
         return hashlib.sha256(str(self.folder.absolute()).encode()).hexdigest()[:16]
 
 
 class TensorBoardLogger:
-    """Event files in the run's folder."""
+    """Writes event files into the run's folder."""
 
     def __init__(self, run: Run) -> None:
         from torch.utils.tensorboard import SummaryWriter
@@ -98,7 +100,7 @@ class TensorBoardLogger:
 
 
 class WandbLogger:
-    """A run of Weights & Biases; $WANDB_MODE=offline writes it into the run's folder."""
+    """Writes a run of Weights & Biases; $WANDB_MODE=offline writes it into the run's folder."""
 
     def __init__(self, run: Run) -> None:
         import wandb
@@ -119,7 +121,7 @@ class WandbLogger:
         self._run.log({"step": step, **values})
 
     def flush(self) -> None:
-        """It is sent in the background."""
+        """Does nothing: what was written is sent in the background."""
 
     def close(self) -> None:
         """See `Logger`."""
@@ -127,7 +129,9 @@ class WandbLogger:
 
 
 class TrackioLogger:
-    """A run of Trackio, in its local database ($TRACKIO_DIR) or in a Space ($TRACKIO_SPACE_ID)."""
+    """Writes a run of Trackio, in its local database ($TRACKIO_DIR) or in a Space
+    ($TRACKIO_SPACE_ID).
+    """
 
     def __init__(self, run: Run) -> None:
         import trackio
@@ -146,7 +150,7 @@ class TrackioLogger:
         self._run.log(dict(values), step=step)
 
     def flush(self) -> None:
-        """It is sent in the background."""
+        """Does nothing: what was written is sent in the background."""
 
     def close(self) -> None:
         """See `Logger`; the run's own `finish` would be called again when the command ends."""
@@ -183,7 +187,7 @@ class MlflowLogger:
         self._client.log_batch(self._id, metrics=metrics)
 
     def flush(self) -> None:
-        """Each row is stored when it is written."""
+        """Does nothing: each row is stored when it is written."""
 
     def close(self) -> None:
         """See `Logger`."""
@@ -227,7 +231,7 @@ class Loggers:
             try:
                 with redirect_stdout(sys.stderr):  # standard output is for a command's results
                     self._open[name] = LOGGERS[name][0](run)
-            except Exception as error:  # of a stranger's package: no run ends for it
+            except Exception as error:  # an optional package may fail in any way; the run goes on
                 _warn(name, error)
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
@@ -248,7 +252,7 @@ class Loggers:
             try:
                 with redirect_stdout(sys.stderr):
                     do(one)
-            except Exception as error:  # of a stranger's package: no run ends for it
+            except Exception as error:  # an optional package may fail in any way; the run goes on
                 del self._open[name]
                 _warn(name, error)
 

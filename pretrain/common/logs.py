@@ -58,8 +58,9 @@ def setup_logging(output_dir: str | Path | None = None) -> None:
 
 
 class LogFile(logging.FileHandler):
-    """A log file that a full disk cuts off with one warning, instead of a traceback for each line:
-    no run ends for its log."""
+    """Is a log file that a full disk cuts off with one warning, instead of a traceback for each
+    line: a run never ends because of its log.
+    """
 
     _cut_off = False
 
@@ -122,7 +123,7 @@ class MetricsWriter:
         self._loggers.write(step, finite)
 
     def flush(self) -> None:
-        """What was written survives a kill from here on; loggers write in the background."""
+        """Makes what was written survive a kill from now on; loggers write in the background."""
         if self._file is not None and self._loggers is not None:
             with named_file(self._path):
                 self._file.flush()

@@ -41,7 +41,7 @@ DRAWN_SECONDS = 0.5  # between two states of a bar on a terminal
 
 @dataclass(frozen=True)
 class Progress:
-    """One state of the latest progress bar of a command; times in seconds.
+    """Describes one state of the latest progress bar of a command; times are in seconds.
 
     Attributes:
         stage: the present work, such as "train".
@@ -66,8 +66,8 @@ class Progress:
 
 @contextmanager
 def keep_progress(folder: str | Path, results: Sequence[Path] = ()) -> Iterator[None]:
-    """Inside, the progress bars of this process, and of those it launches, update
-    `folder`/progress.json.
+    """Keeps progress.json up to date: inside, the progress bars of this process, and of those it
+    launches, update `folder`/progress.json.
 
     Bad input leaves neither the file nor an empty folder.
 

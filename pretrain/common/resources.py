@@ -57,8 +57,9 @@ def _quota(path: Path) -> float | None:
 
 
 def usable_workers(wanted: int) -> int:
-    """Loader processes to start if a config asks for this number: at most one for each core that is
-    this process's share, where a launcher has started several on this machine.
+    """Returns how many loader processes to start if a config asks for this number. It is at most
+    one for each core that is this process's share, if a launcher has started several processes on
+    this machine.
 
     More would wait for each other, and torch warns about them. Results do not depend on it.
     """
@@ -74,8 +75,8 @@ def loader_processes(wanted: int) -> dict[str, Any]:
 
 
 def start_worker(worker_id: int) -> None:
-    """Must be called first in a loader's process. The process then ends if a batch cannot be sent,
-    and does not end for a signal that asks the command to end.
+    """Prepares a loader's process; it must be called first there. The process then ends if a batch
+    cannot be sent, and does not end for a signal that asks the command to end.
 
     Ctrl-C, the SIGHUP of a closed terminal and a launcher's SIGTERM reach all processes of a
     command, but the main process needs batches until it has saved at its next step.

@@ -18,7 +18,7 @@ from pretrain.common.config import config_sha256, flat
 
 
 class Role(Enum):
-    """The kind of thing that a key decides."""
+    """Says what kind of thing a key decides."""
 
     PROTOCOL = "protocol"  # the numbers: two values are two protocols
     DATA = "data"  # follows from the data sets, whose names are already compared
@@ -38,7 +38,7 @@ class Hashed(Enum):
 
 @dataclass(frozen=True)
 class KeyRole:
-    """The role of a key, or of all keys below a node.
+    """Is the role of a key, or of all keys below a node.
 
     Attributes:
         role: what the key decides.
@@ -69,7 +69,7 @@ def only(when: Callable[[CfgNode], bool], hashed: Any = Hashed.NOTHING) -> KeyRo
 
 
 class Roles:
-    """The roles of all keys of a package's configs.
+    """Holds the roles of all keys of a package's configs.
 
     Args:
         make_defaults: every key with its default.

@@ -1,6 +1,6 @@
 """Names of the files in the folder of a run, which more than one part of the code reads."""
 
-CHECKPOINT = "checkpoint.pth"  # of a pretraining run; the one before it is kept next to it
+CHECKPOINT = "checkpoint.pth"  # written by a pretraining run, which also keeps the one before it
 CONFIG = "config.yaml"  # the merged config of a pretraining run, or of a trial
 METRICS = "metrics.jsonl"  # rows that were logged during pretraining
-RECORD = "record.json"  # of a complete trial
+RECORD = "record.json"  # only complete trials have it

@@ -16,7 +16,7 @@ PINNED_BATCHES = 2  # batches in page-locked memory: the one in use and the next
 
 @dataclass(frozen=True)
 class RunNeeds:
-    """The needs of a training on several processes, each with a GPU.
+    """Describes the needs of a training on several processes, each with a GPU.
 
     Attributes:
         cost: the cost of a step of one process.
@@ -51,7 +51,7 @@ class Line:
 
     @property
     def detail(self) -> str:
-        """The text, and what to change if the need is not met."""
+        """Returns the text, and what to change if the need is not met."""
         return f"{self.text}; it does not fit: {self.problem}" if self.problem else self.text
 
 
@@ -89,7 +89,8 @@ def _hours(hours: float) -> str:
 def machine_lines(
     shared: int, batch: int, processes: int, free_memory: int | None, here: bool = True
 ) -> Iterator[Line]:
-    """Shared memory and host memory for the loaders of all processes, on this machine.
+    """Returns the lines about the shared memory and the host memory that the loaders need, of all
+    processes, on this machine.
 
     Args:
         shared: bytes of shared memory that the waiting batches of one process fill.

@@ -58,7 +58,7 @@ _ATTENTION = {
 
 @dataclass(frozen=True)
 class StepCost:
-    """The cost of a step of one process: the most bytes alive at once, and the FLOPs. A
+    """Holds the cost of a step of one process: the most bytes alive at once, and the FLOPs. A
     multiplication with its addition counts as two FLOPs.
 
     The bytes are only those of tensors. The CUDA context, the workspace of kernels and
@@ -126,7 +126,7 @@ def _promoted(value: Any) -> Any:
 
 @contextmanager
 def fake_tensors() -> Iterator[None]:
-    """All tensors that are made in the block have no values."""
+    """Makes all tensors of the block without values."""
     with FakeTensorMode(), GpuAutocast():
         yield
 

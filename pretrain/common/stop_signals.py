@@ -45,7 +45,7 @@ class Stopped(KeyboardInterrupt):
 
     @property
     def status(self) -> int:
-        """The command's exit status."""
+        """Returns the command's exit status."""
         return INTERRUPTED if self.number == signal.SIGINT else REQUEUE
 
 
@@ -58,8 +58,8 @@ def describe_stop(error: KeyboardInterrupt) -> str:
 
 @contextmanager
 def heard(says: bytes = b"", always: Sequence[signal.Signals] = ()) -> Iterator[None]:
-    """Inside, the signals raise `Stopped`, unless something else already handles or ignores them:
-    a launcher that stops its jobs in a different way, `nohup`, a shell's background.
+    """Makes the signals raise `Stopped` inside the block, unless something else already handles or
+    ignores them: a launcher that stops its jobs in a different way, `nohup`, a shell's background.
 
     Args:
         says: a line for stderr at each signal.
@@ -93,8 +93,9 @@ def heard(says: bytes = b"", always: Sequence[signal.Signals] = ()) -> Iterator[
 
 @contextmanager
 def held_back() -> Iterator[None]:
-    """Inside, something begins that nobody could stop if a signal broke its beginning off, such as
-    a process: the signal counts at the end of the block."""
+    """Delays signals to the end of the block. Inside, something begins that nobody could stop if a
+    signal interrupted its beginning, such as a process.
+    """
     global _held, _waiting
     _held = True
     try:
@@ -108,8 +109,9 @@ def held_back() -> Iterator[None]:
 
 @contextmanager
 def deferred() -> Iterator[None]:
-    """Inside, a training runs: a signal is only noted, except for a second Ctrl-C, and bad input is
-    a failed run, since it was good when the command began."""
+    """Wraps a training: inside, a signal is only noted, except for a second Ctrl-C, and bad input
+    is a failed run, since it was good when the command began.
+    """
     global _deferred
     before, _deferred = _deferred, True
     try:
@@ -143,7 +145,7 @@ def stop() -> NoReturn:
 
 
 def end_quietly() -> None:
-    """Ctrl-C while Python itself ends, after the command, ends it without a traceback."""
+    """Makes Ctrl-C end Python without a traceback while it ends after the command."""
     if signal.getsignal(signal.SIGINT) == signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
 

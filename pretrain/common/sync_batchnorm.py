@@ -124,7 +124,9 @@ class _KernelNorm(torch.autograd.Function):
 
 
 class KernelBatchNorm(AllReduceBatchNorm):
-    """`AllReduceBatchNorm` on CUDA, by torch's kernels, for inputs of any dtype they support."""
+    """Computes `AllReduceBatchNorm` on CUDA with torch's kernels, for inputs of any dtype that they
+    support.
+    """
 
     def _over_processes(self, x: Tensor) -> Tensor:
         running = _running(self)
@@ -140,7 +142,7 @@ def _dense(x: Tensor) -> Tensor:
 
 
 class GroupBatchNorm(_BatchNorm):
-    """BatchNorm1d/2d with separate statistics for every `group_size` images in a row.
+    """Is BatchNorm1d/2d with separate statistics for every `group_size` images in a row.
 
     On one GPU it computes the same as N / group_size GPUs without SyncBN (MoCo's per-GPU
     statistics, after the idea of SplitBatchNorm in its colab notebook). Running statistics are

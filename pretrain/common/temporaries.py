@@ -34,7 +34,8 @@ def make_temporary(path: Path) -> tuple[int, str]:
 
 @contextmanager
 def temporary_folder(path: Path) -> Iterator[Path]:
-    """An empty, hidden folder next to `path`; it is removed at the end with all its content.
+    """Yields an empty, hidden folder next to `path`, which is removed at the end with all its
+    content.
 
     An error of the system about a file in it names `path`, which is the file that was asked for.
     """

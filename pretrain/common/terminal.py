@@ -17,7 +17,7 @@ from typing import TextIO
 
 @contextmanager
 def outlives_terminal() -> Iterator[None]:
-    """Inside, what is printed to a terminal that is gone is dropped."""
+    """Drops what is printed inside the block to a terminal that is gone."""
     before = {name: getattr(sys, name) for name in ("stdout", "stderr")}
     for name, stream in before.items():
         if (safe := _safe(stream)) is not None:

@@ -28,7 +28,7 @@ CPU_PIECE = 2**21  # a CPU augments smaller images together, up to this many ele
 
 @dataclass(frozen=True)
 class ViewRecipe:
-    """The augmentation of one branch, after its crop.
+    """Describes the augmentation of one branch, after its crop.
 
     Defaults are SimCLR's (`tf2/data_util.py`: jitter 0.8, 0.8, 0.8, 0.2 with probability 0.8 in
     random order, grayscale 0.2, blur 0.5 with sigma from U(0.1, 2) px and a kernel of a tenth of
@@ -65,7 +65,7 @@ class ViewRecipe:
 
     @classmethod
     def none(cls) -> ViewRecipe:
-        """No augmentation at all (rungs 0 to 2 of MSCN's ladder)."""
+        """Returns the recipe without any augmentation (rungs 0 to 2 of MSCN's ladder)."""
         return cls(flip_prob=0.0, jitter_prob=0.0, gray_prob=0.0, blur_prob=0.0)
 
     def operations(self) -> ViewRecipe:
@@ -116,7 +116,7 @@ class AugmentParams:
 
 
 def sample_params(recipe: ViewRecipe, batch: int, generator: torch.Generator) -> AugmentParams:
-    """Draw the augmentation of `batch` images on the generator's device."""
+    """Draws the augmentation of `batch` images on the generator's device."""
     device = generator.device
 
     def uniform(low: float, high: float) -> Tensor:
@@ -145,7 +145,7 @@ def sample_params(recipe: ViewRecipe, batch: int, generator: torch.Generator) ->
 
 
 def apply_augment(images: Tensor, params: AugmentParams, recipe: ViewRecipe) -> Tensor:
-    """Apply drawn augmentations.
+    """Applies drawn augmentations.
 
     The images are `(N, 3, H, W)`, uint8, or float32 in [0, 1]; the result is a new tensor, float32
     in [0, 1]. Keep the draws on the CPU: then the host knows at once which images an operation

@@ -31,7 +31,7 @@ def gaussian_kernels(sigma: Tensor, kernel_size: int) -> Tensor:
 
 
 def check_kernel(kernel_size: int, size: int) -> None:
-    """Raise `InputError` for an even kernel, or one too large to reflect an image of `size` px."""
+    """Raises `InputError` for an even kernel, or one too large to reflect an image of `size` px."""
     if kernel_size < 1 or kernel_size % 2 == 0:
         raise InputError(f"blur kernel size {kernel_size} must be a positive odd number of pixels")
     if kernel_size // 2 >= size:
@@ -42,7 +42,7 @@ def check_kernel(kernel_size: int, size: int) -> None:
 
 
 def gaussian_blur(images: Tensor, sigma: Tensor | float, kernel_size: int) -> Tensor:
-    """Blur each image with its own sigma, or all images with one sigma.
+    """Blurs each image with its own sigma, or all images with one sigma.
 
     The images are `(N, C, H, W)` float32, as the result is; sigma is `(N,)` in pixels, or one
     number. Raises `InputError` when the kernel is even or does not fit the image.
@@ -64,7 +64,7 @@ def gaussian_blur(images: Tensor, sigma: Tensor | float, kernel_size: int) -> Te
 
 
 def blur_rows(images: Tensor, rows: Tensor, sigma: Tensor, kernel_size: int) -> None:
-    """Blur, in place, the images number `rows` of a batch on a CPU.
+    """Blurs, in place, the images number `rows` of a batch on a CPU.
 
     images `(N, C, H, W)` float32, rows `(M,)` int64, sigma `(M,)` in pixels. Raises `InputError`
     when the kernel is even or does not fit the image.

@@ -11,6 +11,7 @@ from fvcore.common.config import CfgNode
 from torch import Tensor
 
 from pretrain.common import distributed
+from pretrain.common.errors import named_node
 from pretrain.common.resources import usable_workers
 from pretrain.data.augment import ViewRecipe
 from pretrain.data.crops import CropSpec
@@ -39,7 +40,9 @@ def view_sizes(cfg: CfgNode) -> list[int]:
 
 
 def build_view_maker(cfg: CfgNode) -> ViewMaker:
-    """Augmentation, filter and mask of each view. Raises InputError if one does not fit SIZE."""
+    """Returns the maker with the augmentation, filter and mask of each view. Raises InputError if
+    one does not fit SIZE.
+    """
     nodes = [view_nodes(cfg)[branch] for branch in branches(cfg)]
     maker = ViewMaker(
         [view_recipe(cfg, node) for node in nodes],
@@ -47,49 +50,55 @@ def build_view_maker(cfg: CfgNode) -> ViewMaker:
         masks=[mask_recipe(cfg, node) for node in nodes],
         same_view=shared_with_first(branches(cfg), cfg.VIEWS.SAME_VIEW),
     )
-    maker.check(view_sizes(cfg))
+    sizes = [crop.size for crop in crop_specs(cfg)]
+    with named_node("VIEWS"):
+        maker.check(sizes)
     return maker
 
 
 def view_recipe(cfg: CfgNode, branch: CfgNode) -> ViewRecipe:
-    """Returns the photometric augmentation of one branch."""
+    """Returns the photometric augmentation of one branch. Raises InputError for a bad value."""
     brightness, contrast, saturation, hue = cfg.VIEWS.JITTER
-    return ViewRecipe(
-        flip_prob=cfg.VIEWS.FLIP_PROB,
-        jitter_prob=cfg.VIEWS.JITTER_PROB,
-        brightness=brightness,
-        contrast=contrast,
-        saturation=saturation,
-        hue=hue,
-        gray_prob=cfg.VIEWS.GRAY_PROB,
-        blur_prob=branch.BLUR_PROB,
-        blur_sigma=tuple(cfg.VIEWS.BLUR_SIGMA),
-        blur_kernel=cfg.VIEWS.BLUR_KERNEL or None,
-        solarize_prob=branch.SOLARIZE_PROB,
-    )
+    with named_node("VIEWS"):
+        return ViewRecipe(
+            flip_prob=cfg.VIEWS.FLIP_PROB,
+            jitter_prob=cfg.VIEWS.JITTER_PROB,
+            brightness=brightness,
+            contrast=contrast,
+            saturation=saturation,
+            hue=hue,
+            gray_prob=cfg.VIEWS.GRAY_PROB,
+            blur_prob=branch.BLUR_PROB,
+            blur_sigma=tuple(cfg.VIEWS.BLUR_SIGMA),
+            blur_kernel=cfg.VIEWS.BLUR_KERNEL or None,
+            solarize_prob=branch.SOLARIZE_PROB,
+        )
 
 
 def mask_recipe(cfg: CfgNode, branch: CfgNode) -> MaskRecipe | None:
-    """Returns the masks of one branch; None if nothing can be masked."""
+    """Returns the masks of one branch; None if nothing can be masked. Raises InputError for a bad
+    value.
+    """
     if masked_view_share(cfg, branch) == 0:
         return None
-    return MaskRecipe(
-        ratio=number_or_range(cfg.MASK.RATIO),
-        grid_size=cfg.MASK.GRID_SIZE,
-        random_phase=cfg.MASK.RANDOM_PHASE,
-        exact_count=cfg.MASK.EXACT_COUNT,
-        focal_prob=cfg.MASK.FOCAL_PROB,
-        focal_size=number_or_range(cfg.MASK.FOCAL_SIZE),
-        focal_aspect=tuple(cfg.MASK.FOCAL_ASPECT),
-        channel_prob=cfg.MASK.CHANNEL_PROB,
-        channel_kinds=cfg.MASK.CHANNEL_KINDS,
-        fill=cfg.MASK.FILL,
-        blur_sigma=cfg.MASK.BLUR_SIGMA,
-        noise=cfg.MASK.NOISE,
-        noise_std=cfg.MASK.NOISE_STD,
-        noise_relative=cfg.MASK.NOISE_RELATIVE,
-        apply_prob=branch.MASK_PROB,
-    )
+    with named_node("MASK"):
+        return MaskRecipe(
+            ratio=number_or_range(cfg.MASK.RATIO),
+            grid_size=cfg.MASK.GRID_SIZE,
+            random_phase=cfg.MASK.RANDOM_PHASE,
+            exact_count=cfg.MASK.EXACT_COUNT,
+            focal_prob=cfg.MASK.FOCAL_PROB,
+            focal_size=number_or_range(cfg.MASK.FOCAL_SIZE),
+            focal_aspect=tuple(cfg.MASK.FOCAL_ASPECT),
+            channel_prob=cfg.MASK.CHANNEL_PROB,
+            channel_kinds=cfg.MASK.CHANNEL_KINDS,
+            fill=cfg.MASK.FILL,
+            blur_sigma=cfg.MASK.BLUR_SIGMA,
+            noise=cfg.MASK.NOISE,
+            noise_std=cfg.MASK.NOISE_STD,
+            noise_relative=cfg.MASK.NOISE_RELATIVE,
+            apply_prob=branch.MASK_PROB,
+        )
 
 
 def masked_view_share(cfg: CfgNode, branch: CfgNode) -> float:
@@ -98,8 +107,9 @@ def masked_view_share(cfg: CfgNode, branch: CfgNode) -> float:
 
 
 def build_highpass(cfg: CfgNode) -> HighPass:
-    """Returns the filter."""
-    return HighPass(cfg.HIGHPASS.KERNEL_SIZE, cfg.HIGHPASS.SIGMA, cfg.HIGHPASS.BORDER)
+    """Returns the filter. Raises InputError for a bad value."""
+    with named_node("HIGHPASS"):
+        return HighPass(cfg.HIGHPASS.KERNEL_SIZE, cfg.HIGHPASS.SIGMA, cfg.HIGHPASS.BORDER)
 
 
 def transfer_preprocess(cfg: CfgNode) -> Preprocess:
@@ -111,7 +121,7 @@ def transfer_preprocess(cfg: CfgNode) -> Preprocess:
 
 @dataclass(frozen=True)
 class PretrainingData:
-    """The data sets of a config, each of them opened once.
+    """Holds the data sets of a config; each of them is opened once.
 
     Attributes:
         named: each complete set that the config names, by its name.
@@ -151,11 +161,13 @@ def train_images(cfg: CfgNode) -> ImageDataset:
 
 
 def crop_specs(cfg: CfgNode) -> list[CropSpec]:
-    """Returns the random crop of each view."""
+    """Returns the random crop of each view. Raises InputError for a bad value."""
     ratio, interpolation = tuple(cfg.VIEWS.CROP_RATIO), cfg.VIEWS.INTERPOLATION
-    whole = CropSpec(cfg.VIEWS.SIZE, tuple(cfg.VIEWS.CROP_SCALE), ratio, interpolation)
+    with named_node("VIEWS"):
+        whole = CropSpec(cfg.VIEWS.SIZE, tuple(cfg.VIEWS.CROP_SCALE), ratio, interpolation)
     node = cfg.VIEWS.FOCAL
-    focal = CropSpec(node.SIZE, tuple(node.CROP_SCALE), ratio, interpolation)
+    with named_node("VIEWS.FOCAL"):
+        focal = CropSpec(node.SIZE, tuple(node.CROP_SCALE), ratio, interpolation)
     return [focal if branch == 2 else whole for branch in branches(cfg)]
 
 
@@ -218,11 +230,14 @@ def first_batch(cfg: CfgNode, images: ImageDataset, number: int) -> Batch:
 
 
 def shared_with_first(branches: list[int], shared: bool) -> list[int | None]:
-    """For each view, the earlier view that it shares with: view 0 if `shared`, otherwise None.
-    Focal views never share."""
+    """Returns, for each view, the earlier view whose pixels it shares: view 0 if `shared`,
+    otherwise None. Focal views never share.
+    """
     return [0 if shared and view and branch < 2 else None for view, branch in enumerate(branches)]
 
 
 def number_or_range(value: tuple[float, ...]) -> float | tuple[float, float]:
-    """A config tuple: one value becomes a number, two values become a range."""
+    """Returns the meaning of a config's tuple: one value becomes a number, two values become a
+    range.
+    """
     return value[0] if len(value) == 1 else (value[0], value[1])

@@ -29,7 +29,7 @@ def grayscale(images: Tensor) -> Tensor:
 
 
 def solarize(images: Tensor, threshold: float) -> Tensor:
-    """Invert the values at or above `threshold`."""
+    """Inverts the values at or above `threshold`."""
     return torch.where(images >= threshold, 1.0 - images, images)
 
 
@@ -38,25 +38,25 @@ def _column(factor: Tensor) -> Tensor:
 
 
 def adjust_brightness(images: Tensor, factor: Tensor, out: Tensor | None = None) -> Tensor:
-    """Scale each image by its factor `(N,)`, clamped to [0, 1]."""
+    """Scales each image by its factor `(N,)`, clamped to [0, 1]."""
     return torch.mul(images, _column(factor), out=out).clamp_(0.0, 1.0)
 
 
 def adjust_contrast(images: Tensor, factor: Tensor, out: Tensor | None = None) -> Tensor:
-    """Blend each image with its mean luma: factor 0 is flat grey, 1 the image."""
+    """Blends each image with its mean luma: factor 0 is flat grey, 1 the image."""
     mean = luma(images).mean(dim=(1, 2, 3), keepdim=True)
     factor = _column(factor)
     return torch.mul(images, factor, out=out).add_(mean * (1.0 - factor)).clamp_(0.0, 1.0)
 
 
 def adjust_saturation(images: Tensor, factor: Tensor, out: Tensor | None = None) -> Tensor:
-    """Blend each image with its grayscale: factor 0 is grey, 1 the image."""
+    """Blends each image with its grayscale: factor 0 is grey, 1 the image."""
     gray = grayscale(images)
     return torch.lerp(gray, images, _column(factor), out=out).clamp_(0.0, 1.0)
 
 
 def adjust_hue(images: Tensor, factor: Tensor, out: Tensor | None = None) -> Tensor:
-    """Turn each image's hue by its factor `(N,)`, in turns of the colour circle (-0.5 to 0.5)."""
+    """Turns each image's hue by its factor `(N,)`, in turns of the colour circle (-0.5 to 0.5)."""
     pixels = images.flatten(2)
     turned = torch.empty_like(pixels) if out is None else out.view(pixels.shape)
     strip = pixels.shape[2]

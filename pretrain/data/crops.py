@@ -57,7 +57,7 @@ class CropSpec:
 def draw_crop_box(
     width: int, height: int, spec: CropSpec, draws: random.Random
 ) -> tuple[int, int, int, int]:
-    """Draw a crop as torchvision's `RandomResizedCrop.get_params` does.
+    """Draws a crop as torchvision's `RandomResizedCrop.get_params` does.
 
     Returns (left, top, right, bottom) in pixels of the image, half-open.
     """

@@ -55,7 +55,7 @@ class ImageDataset(ABC):
 
     @abstractmethod
     def read(self, index: int) -> Image.Image:
-        """Decode one image as RGB. Raises `OSError` that names the file when it is corrupt."""
+        """Decodes one image as RGB. Raises `OSError` that names the file when it is corrupt."""
 
     def read_pixels(self, index: int) -> np.ndarray:
         """Returns the pixels (H, W, 3) uint8 of the image that `read` returns; raises the same
@@ -89,12 +89,12 @@ class ImageDataset(ABC):
 
     @cached_property
     def origin(self) -> Origin:
-        """Where the images come from."""
+        """Returns where the images come from."""
         return Files([self.name(index) for index in range(len(self))])
 
     @cached_property
     def fingerprint(self) -> Fingerprint:
-        """The identity of the data; computing it asks for the size of every file."""
+        """Returns the identity of the data; computing it asks for the size of every file."""
         return fingerprint_of(self.origin, ClassLabels(self.labels, self.classes))
 
     def subset(self, indices: Sequence[int]) -> ImageDataset:
@@ -103,7 +103,7 @@ class ImageDataset(ABC):
 
 
 class FolderImages(ImageDataset):
-    """Image files: those of a folder, as `scan_folder` lists them."""
+    """Reads the image files of a folder, as `scan_folder` lists them."""
 
     def __init__(self, found: FileList) -> None:
         self.paths, self.labels, self.classes = found.paths, found.labels, found.classes
@@ -131,7 +131,7 @@ class FolderImages(ImageDataset):
 
 
 class ListedImages(FolderImages):
-    """Image files that an official list names, in its order."""
+    """Reads the image files that an official list names, in its order."""
 
     def files(self) -> Sequence[str]:
         return []
@@ -170,7 +170,7 @@ class ArrayImages(ImageDataset):
 
 
 class SubsetImages(ImageDataset):
-    """Some images of another data set."""
+    """Reads some images of a different data set."""
 
     def __init__(self, whole: ImageDataset, indices: Sequence[int]) -> None:
         self.whole = whole
@@ -211,7 +211,7 @@ def sorting_hint(images: ImageDataset) -> str:
 
 
 def open_images(spec: str, limit_per_class: int | None = None) -> ImageDataset:
-    """Open a classification data set by its spec (see the module's docstring).
+    """Opens a classification data set by its spec (see the module's docstring).
 
     Args:
         limit_per_class: see `first_of_each_class`; None keeps all images.

@@ -104,7 +104,9 @@ class Header:
 
     @property
     def stored_size(self) -> tuple[int, int]:
-        """(width, height) of the stored pixels; pretraining and classification read them so."""
+        """Returns (width, height) of the stored pixels; pretraining and classification read them
+        so.
+        """
         return (self.height, self.width) if self.turned else (self.width, self.height)
 
 
@@ -343,7 +345,7 @@ def _value_range(image: Image.Image) -> str:
 
 
 def _tiff_tags(image: Image.Image) -> Mapping[int, Any]:
-    """Returns the tags of a TIFF; an image of another format has none."""
+    """Returns the tags of a TIFF; an image of a different format has none."""
     if image.format == "TIFF" and isinstance(image, TiffImagePlugin.TiffImageFile):
         return image.tag_v2
     return {}

@@ -19,12 +19,12 @@ from pretrain.data.free_memory import available_memory
 
 logger = logging.getLogger(__name__)
 
-MEMORY_SHARE = 0.5  # of the available memory, for all processes of this machine together
+MEMORY_SHARE = 0.5  # part of the available memory, for all processes of this machine together
 QUIET_SECONDS = 2.0  # shorter work shows no progress bar
 
 
 class SizesDiffer(InputError):
-    """Images of several sizes, which one array cannot hold."""
+    """Is raised for images of several sizes, which one array cannot hold."""
 
 
 def keep_decoded(dataset: ImageDataset, num_workers: int = 0) -> ImageDataset:
@@ -107,7 +107,8 @@ def decoded_in_memory(dataset: ImageDataset) -> ArrayImages:
             raise SizesDiffer(_sizes(dataset.name(index), sizes[0], first, sizes[1]))
         pixels[index] = image
     if pixels is None:
-        raise InputError(f"no image can be read; last error: {list(unreadable.values())[-1:]}")
+        last = f"; the last: {[*unreadable.values()][-1]}" if unreadable else ""
+        raise InputError(f"no image can be read; repair them or give different ones{last}")
     names = [dataset.name(index) for index in range(count)]
     return ArrayImages(pixels, dataset.labels, dataset.classes, names, unreadable)
 

@@ -45,7 +45,7 @@ WORDS = {
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """The identity of a split's content.
+    """Is the identity of a split's content.
 
     Attributes:
         objects: the number of annotated objects; None if the images have only labels.
@@ -69,7 +69,7 @@ class Fingerprint:
         }
 
     def to_dict(self) -> dict[str, Any]:
-        """For checkpoints and folders: builtins, read by `read_fingerprint`."""
+        """Returns builtins for checkpoints and folders; `read_fingerprint` reads them."""
         return {**self.facts(), "parts": dict(self.parts), "format": FORMAT}
 
     def counts(self) -> str:
@@ -79,7 +79,7 @@ class Fingerprint:
 
 
 class Annotations(Protocol):
-    """The annotations of N images.
+    """Describes the annotations of N images.
 
     Attributes:
         objects: the number of annotated objects; None if the images have only labels.
@@ -104,7 +104,7 @@ class Annotations(Protocol):
 
 
 class ClassLabels:
-    """Labels of complete images; see `Annotations`.
+    """Describes labels of complete images; see `Annotations`.
 
     Args:
         labels: (N,) class numbers, -1 for none. For images with several labels: (N, C), one integer

@@ -191,7 +191,9 @@ class _Walk:
                         if name.endswith(ARCHIVES):
                             part.archives.append(entry.name)
         except OSError as error:
-            raise InputError(f"folder {folder} cannot be listed ({error.strerror})") from error
+            raise InputError(
+                f"folder {folder} cannot be listed ({error.strerror}); check its permissions"
+            ) from error
         return subfolders
 
 

@@ -18,7 +18,7 @@ from pretrain.data.blur import check_kernel, gaussian_blur
 
 @dataclass(frozen=True)
 class HighPass:
-    """The filter's settings; kernel size and sigma in pixels of the network's input.
+    """Holds the filter's settings; kernel size and sigma are in pixels of the network's input.
 
     The article gives no values; the defaults are our choice, those of the third-party MSCN, made
     for 224 px. Raises `InputError` for an even kernel, a sigma that is not positive, or a border
@@ -37,11 +37,11 @@ class HighPass:
         check_kernel(self.kernel_size, self.kernel_size)
 
     def check(self, size: int) -> None:
-        """Raise `InputError` when the kernel does not fit images of `size` px."""
+        """Raises `InputError` when the kernel does not fit images of `size` px."""
         check_kernel(self.kernel_size, size)
 
     def apply(self, images: Tensor) -> Tensor:
-        """Filter images `(N, C, H, W)`; the result is float32 and has the same shape."""
+        """Filters images `(N, C, H, W)`; the result is float32 and has the same shape."""
         return highpass(images, self.kernel_size, self.sigma)
 
     def to_dict(self) -> dict[str, int | float | str]:

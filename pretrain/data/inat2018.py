@@ -47,7 +47,9 @@ def read_inat2018(folder: Path, split: str) -> FileList:
         labels = [by_image.get(image["id"], -1) for image in content["images"]]
         classes = _class_names(categories)
     except (KeyError, TypeError) as error:
-        raise InputError(f"{path} is not in the format of iNaturalist 2018: {error!r}") from None
+        raise InputError(
+            f"{path} is not in the format of iNaturalist 2018 ({error!r}); unpack it again"
+        ) from None
     if -1 in labels:
         first = names[labels.index(-1)]
         raise InputError(
@@ -77,10 +79,12 @@ def _labels(
             ids = f"{len(index)} ids from {min(index)} to {max(index)}" if index else "no ids"
             raise InputError(
                 f"{path}: image {image} has the category {category}, out of range: 'categories'"
-                f" lists {ids}"
+                f" lists {ids}; unpack the file again"
             )
         if labels.setdefault(image, index[category]) != index[category]:
-            raise InputError(f"{path}: image {image} has two categories; expected one")
+            raise InputError(
+                f"{path}: image {image} has two categories, not one; unpack the file again"
+            )
     return labels
 
 

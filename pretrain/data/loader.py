@@ -154,7 +154,8 @@ class CropLoader:
             self._count_corrupt(errors)
             if (index == UNREADABLE).any():
                 raise InputError(
-                    f"{MAX_SUBSTITUTES} unreadable images in a row; the last: {errors[-1][1]}"
+                    f"{MAX_SUBSTITUTES} unreadable images in a row; repair or remove them; the "
+                    f"last: {errors[-1][1]}"
                 )
             if self._pin and self._workers is None:  # batches of workers are already pinned
                 crops = [crop.pin_memory() for crop in crops]
@@ -166,11 +167,11 @@ class CropLoader:
             if name in self.corrupt:
                 continue
             self.corrupt.add(name)
-            logger.warning("unreadable image, replaced by another one: %s", message)
+            logger.warning("unreadable image, replaced by a different one: %s", message)
             if len(self.corrupt) > self.max_corrupt:
                 raise InputError(
-                    f"{len(self.corrupt)} unreadable images, more than the {self.max_corrupt}"
-                    f" allowed; the last: {message}"
+                    f"{len(self.corrupt)} unreadable images, more than the {self.max_corrupt} of "
+                    f"DATALOADER.MAX_CORRUPT; repair or remove them; the last: {message}"
                 )
 
 
@@ -288,7 +289,7 @@ class _CropDataset(Dataset[Loaded]):
     def _read(
         self, epoch: int, sample: int, errors: list[tuple[str, str]]
     ) -> tuple[int, Image.Image | np.ndarray]:
-        """Returns the sample's number and image; if it is unreadable, those of another sample."""
+        """Returns the sample's number and image; if unreadable, those of a different sample."""
         decode = self.dataset.read_pixels if self.resize == "torch" else self.dataset.read
         try:
             return sample, decode(sample)

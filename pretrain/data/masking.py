@@ -100,14 +100,15 @@ class MaskRecipe:
             raise InputError(
                 f"mask focal_aspect {self.focal_aspect} must be two increasing positive ratios"
             )
-        if self.grid_size < 1 or self.noise_std < 0 or self.blur_sigma <= 0:
-            raise InputError(
-                f"mask grid_size {self.grid_size} must be at least 1 px, noise_std"
-                f" {self.noise_std} not negative and blur_sigma {self.blur_sigma} above 0"
-            )
+        if self.grid_size < 1:
+            raise InputError(f"mask grid_size {self.grid_size} must be at least 1 px")
+        if self.noise_std < 0:
+            raise InputError(f"mask noise_std {self.noise_std} must not be negative")
+        if self.blur_sigma <= 0:
+            raise InputError(f"mask blur_sigma {self.blur_sigma} must be above 0")
 
     def check(self, size: int) -> None:
-        """Raise `InputError` when a cell of the grid is larger than an image of `size` px."""
+        """Raises `InputError` when a cell of the grid is larger than an image of `size` px."""
         if self.focal_prob < 1 and self.grid_size > size:
             raise InputError(
                 f"mask grid_size {self.grid_size} px is larger than the image of {size} px;"
@@ -253,7 +254,7 @@ def sample_params(
     generator: torch.Generator,
     device: torch.device | None = None,
 ) -> MaskParams:
-    """Draw the masks of a batch.
+    """Draws the masks of a batch.
 
     shape `(N, C, H, W)`; `device` is the images' (default: the generator's). Raises `InputError`
     when the grid is larger than the image.
@@ -268,8 +269,9 @@ def draw_masks(
     generator: torch.Generator,
     device: torch.device,
 ) -> MaskDraws:
-    """Draw the numbers that `make_masks` turns into the masks of a batch; arguments and errors are
-    those of `sample_params`."""
+    """Draws the numbers that `make_masks` turns into the masks of a batch; arguments and errors are
+    those of `sample_params`.
+    """
     n, c, h, w = shape
     recipe.check(min(h, w))
 
@@ -333,7 +335,7 @@ def make_masks(
 
 
 def apply_mask(images: Tensor, params: MaskParams, out: Tensor | None = None) -> Tensor:
-    """Replace the masked pixels of images `(N, C, H, W)`; the result has their shape and type.
+    """Replaces the masked pixels of images `(N, C, H, W)`; the result has their shape and type.
 
     out: a tensor for the result, which otherwise is a new one; it may be the images.
     """

@@ -34,7 +34,7 @@ TRAINVAL = ("train", "val")
 
 
 class Listed(NamedTuple):
-    """Images of a split, as a reader of torchvision lists them."""
+    """Holds the images of a split, as a reader of torchvision lists them."""
 
     paths: Sequence[str]
     labels: Sequence[int]
@@ -42,7 +42,7 @@ class Listed(NamedTuple):
 
 
 class NaturalSet(NamedTuple):
-    """A data set that torchvision reads.
+    """Describes a data set that torchvision reads.
 
     Attributes:
         reader: the name of its class in torchvision.datasets.
@@ -181,7 +181,8 @@ def _read_sun397(root: Path, split: str) -> FileList:
     for name in names[list_name]:
         if _sun_class(name) not in numbers:
             raise InputError(
-                f"{files[list_name]}: {name} does not belong to a class of the training list"
+                f"{files[list_name]}: {name} does not belong to a class of the training list; "
+                "unpack the lists again"
             )
         labels.append(numbers[_sun_class(name)])
     return listed_files(files[list_name], folder, names[list_name], labels, classes, layout)

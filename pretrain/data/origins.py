@@ -28,7 +28,7 @@ Found = TypeVar("Found")
 
 
 class Origin(ABC):
-    """N images by number."""
+    """Describes where N images come from, by number."""
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -56,7 +56,7 @@ class Origin(ABC):
 
 
 class Files(Origin):
-    """Image files."""
+    """Is the origin of images that are read from files."""
 
     def __init__(self, paths: Sequence[str]) -> None:
         self._paths = paths
@@ -92,7 +92,9 @@ class Files(Origin):
 
 
 class Pixels(Origin):
-    """Decoded images (N, H, W, 3) uint8 in memory, or N of different sizes, and their names."""
+    """Is the origin of decoded images in memory, uint8 (N, H, W, 3) or N of different sizes, and
+    has their names.
+    """
 
     def __init__(self, pixels: np.ndarray | Sequence[np.ndarray], names: Sequence[str]) -> None:
         self._pixels, self._names = pixels, names
@@ -118,7 +120,9 @@ class Pixels(Origin):
 
 
 class Part(Origin):
-    """Some images of another origin: image i is the image `indices[i]` of `whole`."""
+    """Is the origin of some images of a different origin: image i is the image `indices[i]` of
+    `whole`.
+    """
 
     def __init__(self, whole: Origin, indices: Sequence[int] | np.ndarray) -> None:
         self.whole, self._indices = whole, np.asarray(indices, dtype=np.int64)

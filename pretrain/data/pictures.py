@@ -48,7 +48,10 @@ def _open_named(name: str | Path) -> ImageDataset:
 
 
 class GivenImages(ImageDataset):
-    """Images of any sizes that were given one by one: PIL images, and paths of files."""
+    """Images of any sizes that were given one by one: PIL images, and paths of files.
+
+    Raises InputError for an empty list, and for an item that is neither.
+    """
 
     def __init__(self, pictures: Iterable[Picture], turn: bool = False) -> None:
         self.pictures = list(pictures)
@@ -66,7 +69,7 @@ class GivenImages(ImageDataset):
 
     @cached_property
     def origin(self) -> Origin:
-        """See `ImageDataset.origin`; of a list with PIL images its pixels."""
+        """See `ImageDataset.origin`; a list with PIL images gives its pixels."""
         names = [self.name(place) for place in range(len(self))]
         if not any(isinstance(picture, Image.Image) for picture in self.pictures):
             return Files(names)

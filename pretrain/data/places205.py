@@ -85,7 +85,9 @@ def _parse(line: str, where: str) -> tuple[str, int]:
         name, label = words[0].lstrip("/"), int(words[1])
     except (IndexError, ValueError):
         wanted = "a path and a label, such as 'a/abbey/x.jpg 0'"
-        raise InputError(f"{where}: {line!r} is not {wanted}") from None
+        raise InputError(f"{where}: {line!r} is not {wanted}; correct the line") from None
     if not 0 <= label < NUM_CLASSES:
-        raise InputError(f"{where}: label {label} is out of range, 0 to {NUM_CLASSES - 1}")
+        raise InputError(
+            f"{where}: label {label} is out of range, 0 to {NUM_CLASSES - 1}; correct the line"
+        )
     return name, label

@@ -25,7 +25,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True)
 class Preprocess:
-    """Normalisation and filter of a network's input.
+    """Describes the normalisation and the filter of a network's input.
 
     `mean` and `std` are on the scale of `value_range` and in the order of `channel_order`, as
     Detectron2's PIXEL_MEAN is in the order of INPUT.FORMAT. Defaults are torchvision's.
@@ -54,7 +54,9 @@ class Preprocess:
             raise InputError(f"value_range {self.value_range} must be increasing")
 
     def affine(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Factor and shift `(1, 3, 1, 1)` that normalise these images, on the images' device."""
+        """Returns the factor and the shift, `(1, 3, 1, 1)` each, that normalise these images, on
+        the images' device.
+        """
         scale = 255.0 if images.dtype == torch.uint8 else 1.0
         low, high = self.value_range
         mean = torch.tensor(self.mean, dtype=torch.float32).view(1, 3, 1, 1)
@@ -71,7 +73,7 @@ class Preprocess:
         affine: tuple[Tensor, Tensor] | None = None,
         out: Tensor | None = None,
     ) -> Tensor:
-        """Range, channel order, mean and std, without the filter.
+        """Converts the range and the channel order, then applies mean and std, without the filter.
 
         The images are `(N, 3, H, W)` RGB, uint8 or float in [0, 1]. The result is float32 of the
         same shape, and is written to `out` if it is given (it may be the images). If there are many
@@ -89,8 +91,10 @@ class Preprocess:
         affine: tuple[Tensor, Tensor] | None = None,
         out: Tensor | None = None,
     ) -> Tensor:
-        """Normalise, then filter: the network's input. Shapes and types are as in `normalise`;
-        `out` has what is normalised, and also the result if there is no filter."""
+        """Normalises, then filters: returns the network's input. Shapes and types are as in
+        `normalise`. `out` gets the normalised images, which are also the result if there is no
+        filter.
+        """
         images = self.normalise(images, affine, out)
         return images if self.highpass is None else self.highpass.apply(images)
 
@@ -106,8 +110,9 @@ class Preprocess:
 
     @classmethod
     def from_dict(cls, facts: Mapping[str, Any]) -> Preprocess:
-        """The inverse of `to_dict`; missing keys take the defaults. Raises `InputError` for
-        unknown keys and for values of the wrong kind."""
+        """Inverts `to_dict`; missing keys take the defaults. Raises `InputError` for unknown keys
+        and for values of the wrong kind.
+        """
         known = ("channel_order", "mean", "std", "value_range", "highpass")
         if not isinstance(facts, Mapping):
             raise InputError(f"preprocess is a {type(facts).__name__}, not a mapping")

@@ -64,11 +64,11 @@ class ViewMaker:
 
     @property
     def num_views(self) -> int:
-        """Number of views V."""
+        """Returns the number of views V."""
         return len(self.recipes)
 
     def check(self, sizes: Sequence[int]) -> None:
-        """Raise `InputError` for a grid or kernel that does not fit crops of `sizes[v]` px."""
+        """Raises `InputError` for a grid or kernel that does not fit crops of `sizes[v]` px."""
         parts = zip(self.recipes, self.highpasses, self.masks, sizes, strict=True)
         for recipe, highpass, mask, size in parts:
             if recipe.blur_prob > 0:
@@ -89,7 +89,7 @@ class ViewMaker:
         if len(crops) != self.num_views:
             raise InputError(f"got {len(crops)} crops per image for {self.num_views} views")
         made: dict[int, Tensor] = {}
-        pixels: dict[int, Tensor] = {}  # of views that another one reuses
+        pixels: dict[int, Tensor] = {}  # the views that a later one reuses
         # On a CPU a view is made before the next one is drawn: its noise is drawn piece by piece.
         one_by_one = crops[0].device.type == "cpu"
         every = list(range(self.num_views))

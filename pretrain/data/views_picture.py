@@ -31,7 +31,7 @@ SMALLEST_TILE = 96
 def save_view_panel(
     maker: ViewMaker, crops: Sequence[Tensor], path: str | Path, rows: int = 8, seed: int = 0
 ) -> Path:
-    """Draw a panel of the first `rows` images of a batch and write it as PNG.
+    """Draws a panel of the first `rows` images of a batch and writes it as PNG.
 
     `crops` are V tensors uint8 `(N, 3, S, S)` on any device. The draws come only from `seed`, so a
     panel neither depends on a run's random state nor changes it. Returns the path.
@@ -54,7 +54,7 @@ def save_png(image: Image.Image, path: str | Path) -> Path:
 
 
 def displayable(views: Tensor, preprocess: Preprocess, filtered: bool) -> Tensor:
-    """Network input `(N, 3, S, S)` as colours in [0, 1].
+    """Returns network input `(N, 3, S, S)` as colours in [0, 1].
 
     Filtered input is shown around grey, scaled per image so that 99 % of its values fit. For other
     input the normalisation is undone.

@@ -36,7 +36,7 @@ TAIL = {9: 8, 8: 60, 7: 60}
 _FREQUENCIES = {9: "r", 8: "c", 7: "c"}
 CITY, BACKGROUND = "digits", "road"
 WITH_OBJECTS = ("person", "rider", "car", "truck", "bus", "train", "motorcycle", "bicycle")
-LABELS = (*WITH_OBJECTS, "building", "vegetation")  # of the digits 0 to 9
+LABELS = (*WITH_OBJECTS, "building", "vegetation")  # classes of the digits 0 to 9
 _IDS = {"road": 7, "building": 11, "vegetation": 21, "person": 24, "rider": 25, "car": 26}
 _IDS |= {"truck": 27, "bus": 28, "train": 31, "motorcycle": 32, "bicycle": 33}
 

@@ -82,7 +82,7 @@ def draw_background(
 
 
 def draw_glyph(ink: np.ndarray, height: float, rng: np.random.Generator) -> np.ndarray:
-    """Smoothly upscaled, slightly rotated and narrowed or widened strokes.
+    """Draws smoothly upscaled, slightly rotated and narrowed or widened strokes.
 
     ink: uint8 (8, 8). height: pixels that the 8 cells take before the rotation. Returns alpha
     float32 (h, w), cut to its visible pixels plus at most one pixel of soft edge.

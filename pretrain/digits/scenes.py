@@ -35,7 +35,9 @@ _PLACEMENT_TRIES = 20
 
 @dataclass(frozen=True)
 class Scene:
-    """pixels uint8 (S, S, 3) RGB; classes: n digits 0..9; masks bool (n, S, S): visible pixels."""
+    """Holds uint8 `pixels` (S, S, 3) RGB and n digits: their `classes` 0..9 and bool `masks`
+    (n, S, S) of their visible pixels.
+    """
 
     pixels: np.ndarray
     classes: list[int]
@@ -161,7 +163,7 @@ def keypoint_categories() -> list[dict]:
 
 def mask_ends(mask: np.ndarray) -> list[tuple[int, int]]:
     """Returns (x, y) of the uppermost, lowest, leftmost and rightmost true pixel of a bool (H, W)
-    mask; of several the middle one.
+    mask; if there are several, the middle one.
     """
     y, x = np.nonzero(mask)
     ends = []

@@ -72,7 +72,7 @@ class Metrics(Callback):
 
 
 class ProgressBar(Callback):
-    """Steps done, time left, images per second and the loss, on the main process."""
+    """Shows the steps done, the time left, images per second and the loss, on the main process."""
 
     def start(self, training: Training) -> None:
         """Opens the bar at the run's present step."""

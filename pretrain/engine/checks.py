@@ -207,7 +207,7 @@ def _check_parts(cfg: CfgNode, num_processes: int) -> None:
 
 
 def images_at_once(cfg: CfgNode, num_processes: int) -> int:
-    """Images of one process that pass through the network together."""
+    """Returns how many images of one process pass through the network together."""
     return cfg.SOLVER.BATCH_SIZE // num_processes // cfg.SOLVER.ACCUMULATE
 
 

@@ -77,7 +77,7 @@ def _apart(model: nn.Module) -> AbstractContextManager[Any]:
 
 
 class Statistics:
-    """The running statistics of a module; each part updates them from the same start."""
+    """Holds the running statistics of a module; each part updates them from the same start."""
 
     def __init__(self, module: nn.Module) -> None:
         self._buffers = list(module.buffers())

@@ -31,7 +31,7 @@ from pretrain.optim.schedules import set_rates
 
 
 class Loader(Protocol):
-    """The part of pretrain.data.loader.CropLoader that the loop needs."""
+    """Describes the part of pretrain.data.loader.CropLoader that the loop needs."""
 
     steps_per_epoch: int
 
@@ -41,7 +41,7 @@ class Loader(Protocol):
 
 @dataclass
 class Unlogged:
-    """The sums of this process since the last row of metrics.jsonl.
+    """Holds the sums of this process since the last row of metrics.jsonl.
 
     Attributes:
         sums: the loss and the method's terms, summed over `count` steps that were not skipped.
@@ -78,13 +78,13 @@ class Training:
     guard: StepGuard
     device: torch.device
     total_steps: int
-    batch_size: int  # global
+    batch_size: int  # images of all processes together
     seed: int = 0
-    amp: torch.dtype | None = None  # autocast's; None: float32. float16 gets scaled gradients
+    amp: torch.dtype | None = None  # autocast's dtype; None: float32. float16 scales the gradients
     base_lr: float = 0.0  # for parameters whose learning rate stays constant
-    weight_decay_at: Callable[[int], float] | None = None  # None: that of the parameter groups
-    clip_norm: float = 0.0  # total gradient norm; 0 = no clipping
-    parts: int = 1  # in which a process's batch is computed, see grad_cache.py
+    weight_decay_at: Callable[[int], float] | None = None  # None: the parameter groups say it
+    clip_norm: float = 0.0  # largest norm of all gradients together; 0: they are not clipped
+    parts: int = 1  # number of parts in which a process's batch is computed, see grad_cache.py
     side: SideStream | None = None  # makes the views; None: the stream of the training
     step: int = 0  # steps done
     seconds: float = 0.0  # training time without the monitor's pauses
@@ -105,7 +105,7 @@ class Training:
 
     @property
     def images_seen(self) -> int:
-        """Images of all processes, counted each time they are seen."""
+        """Returns the number of images that all processes have seen; each is counted each time."""
         return self.step * self.batch_size
 
     @property
@@ -115,7 +115,7 @@ class Training:
 
     @property
     def gpu_seconds(self) -> float:
-        """Training seconds times GPUs; 0 on a CPU."""
+        """Returns training seconds times GPUs; 0 on a CPU."""
         return self.seconds * world_size() if self.device.type == "cuda" else 0.0
 
 
@@ -123,19 +123,21 @@ class Callback:
     """Called at the start, after each step, and at the end; each method does nothing by default."""
 
     def start(self, training: Training) -> None:
-        """Before the first step of this process's run."""
+        """Is called before the first step of this process's run."""
 
     def step(self, training: Training, outcome: dict[str, Any]) -> None:
-        """After `training.step` steps; `outcome` is what `train_step` returned for the last one."""
+        """Is called after `training.step` steps; `outcome` is what `train_step` returned for the
+        last one.
+        """
 
     def stop(self, training: Training) -> None:
-        """After a step, and after `step`, if the run is asked to end there."""
+        """Is called after a step, and after `step`, if the run is asked to end there."""
 
     def end(self, training: Training) -> None:
-        """After the last step."""
+        """Is called after the last step."""
 
     def close(self) -> None:
-        """At the end or after a failure."""
+        """Is called at the end or after a failure."""
 
 
 def step_generator(seed: int, step: int) -> torch.Generator:
@@ -190,7 +192,9 @@ def steps(training: Training) -> Iterator[dict[str, Any]]:
 
 @dataclass(frozen=True)
 class Prepared:
-    """One step's input on the device: V crops uint8 and views float32 (N, 3, S, S), labels (N,)."""
+    """Holds one step's input on the device: V crops uint8 and views float32 (N, 3, S, S), labels
+    (N,).
+    """
 
     crops: list[Tensor]
     views: list[Tensor]
@@ -198,7 +202,7 @@ class Prepared:
     generator: torch.Generator  # for the draws of the method, after those of the views
 
     def tensors(self) -> list[Tensor]:
-        """All of them."""
+        """Returns all tensors."""
         return [*self.crops, *self.views, self.labels]
 
 

@@ -64,7 +64,7 @@ def centre_crop(image: Image.Image, size: int) -> Image.Image:
 
 @dataclass
 class LabelledImages:
-    """uint8 images (N, 3, S, S) in memory with labels (N,)."""
+    """Holds uint8 images (N, 3, S, S) in memory, with labels (N,)."""
 
     images: Tensor
     labels: Tensor

@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 
 class NonFiniteLoss(FloatingPointError):
-    """Loss or gradient became infinite or not a number, more often than allowed."""
+    """Says that loss or gradient became infinite or not a number, more often than allowed."""
 
 
 class StepGuard:

@@ -69,7 +69,7 @@ logger = logging.getLogger(__name__)
 def pretrain(
     config_text: str, output: str, resume: bool, data: PretrainingData | None = None
 ) -> None:
-    """One process's part of a run.
+    """Does one process's part of a run.
 
     Args:
         config_text: the merged config as YAML.
@@ -143,7 +143,7 @@ def check_inputs(cfg: CfgNode, opened: dict[str, ImageDataset] | None = None) ->
 def build_training(
     cfg: CfgNode, device: torch.device, images: ImageDataset | None = None
 ) -> Training:
-    """Networks, data and optimizer of one process, at step 0.
+    """Builds the networks, the data and the optimizer of one process, at step 0.
 
     Args:
         images: the training images, if they are already open.
@@ -273,8 +273,10 @@ def checkpoint_facts(cfg: CfgNode) -> dict[str, Any]:
 def build_callbacks(
     cfg: CfgNode, folder: Path, facts: dict[str, Any], data: PretrainingData, resume_step: int
 ) -> list[Callback]:
-    """Monitor, metrics, progress bar, views.png, checkpoints: in the order of their calls. The rows
-    of a step are written before the checkpoint of the step, so that a kill loses none."""
+    """Returns the callbacks in the order of their calls: monitor, metrics, progress bar, views.png,
+    checkpoints. The rows of a step are written before the checkpoint of the step, so that a kill
+    loses none.
+    """
     writer = MetricsWriter(folder, resume_step, loggers=cfg.LOGGER)
     metrics = Metrics(writer, cfg.LOG.EVERY_STEPS, can_collapse=METHODS[cfg.METHOD.NAME].pairs)
     callbacks: list[Callback] = [metrics, ProgressBar(), ViewPanel(folder)]

@@ -25,6 +25,8 @@ from pretrain.engine.loop import Training, Unlogged
 from pretrain.optim.restored import restore_optimizer
 from pretrain.roles import ROLES
 
+NO_CONFIG = "restore the file, or start again with another --output"
+
 
 def describe_training(training: Training, facts: dict[str, Any]) -> dict[str, Any]:
     """Returns the checkpoint's content; `facts` holds method, backbone, config (YAML), preprocess
@@ -143,7 +145,9 @@ def _config_in(text: str, path: Path) -> dict[str, Any]:
     try:
         content = read_safe_yaml(text)
     except (yaml.YAMLError, TypeError) as error:  # TypeError: it is not text
-        raise InputError(f"the config in {path} cannot be read: {printable(error)}") from None
+        raise InputError(
+            f"the config in {path} cannot be read ({printable(error)}); {NO_CONFIG}"
+        ) from None
     if not isinstance(content, dict):
-        raise InputError(f"the config in {path} cannot be read: it has no keys")
+        raise InputError(f"the config in {path} cannot be read (it has no keys); {NO_CONFIG}")
     return content

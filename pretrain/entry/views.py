@@ -45,7 +45,7 @@ class Views:
     def draw(self, images: Pictures) -> Image.Image:
         """Returns a picture with one row for each image: crop, view and mask of each of its views.
 
-        In a filtered view grey is 0, "no information"; of a mask black is kept, white is masked.
+        In a filtered view grey is 0, "no information". In a mask black is kept, white is masked.
         """
         columns = view_columns(self._maker, self.crops(images), self._cfg.SEED)
         return draw_columns(columns, LEGEND, None, PAGE)
@@ -57,7 +57,7 @@ def build_views(cfg: CfgNode) -> Views:
     All draws come from the config's SEED alone: the same images have the same views.
 
     Args:
-        cfg: of `pretrain.load_config`.
+        cfg: what `pretrain.load_config` returns.
 
     Raises:
         InputError: a mask's grid or a filter does not fit VIEWS.SIZE.

@@ -38,6 +38,7 @@ def sharpen(probabilities: Tensor, temperature: float) -> Tensor:
 def sinkhorn(probabilities: Tensor, rounds: int = SINKHORN_ROUNDS) -> Tensor:
     """Balances assignments (N, K) so that all prototypes get equal mass over the global batch.
 
+    This is the algorithm of Sinkhorn and Knopp, as SwAV (arXiv 2006.09882) and MSN use it.
     In turns, prototypes are scaled to sum to 1/K and images to sum to 1/(W*N). At the end rows sum
     to 1.
     """

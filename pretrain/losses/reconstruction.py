@@ -14,8 +14,9 @@ PIXEL_EPSILON = 1e-6  # facebookresearch/mae models_mae.py
 
 
 def patchify(images: Tensor, patch: int) -> Tensor:
-    """Images (N, 3, H, W) to patches (N, L, P * P * 3). Raises ValueError when P does not divide
-    the sides."""
+    """Cuts images (N, 3, H, W) into patches (N, L, P * P * 3). Raises ValueError if P does not
+    divide the sides.
+    """
     n, channels, height, width = images.shape
     if height % patch or width % patch:
         raise ValueError(f"images of {height}x{width} px do not split into patches of {patch} px")

@@ -61,7 +61,8 @@ def variance_and_covariance(z: Tensor) -> tuple[Tensor, Tensor]:
 def barlow_pairs(
     z: Tensor, pairs: Sequence[tuple[int, int]], off_diagonal_weight: float
 ) -> dict[str, Tensor]:
-    """Barlow Twins (arXiv 2103.03230, equation 1), mean over `pairs` of views; z (V, N, D).
+    """Returns the loss of Barlow Twins (arXiv 2103.03230, equation 1), a mean over `pairs` of
+    views; z (V, N, D).
 
     Returns the terms `on_diagonal` and `off_diagonal`, the second already weighted. Each view is
     batch-normalised without affine parameters over the global batch. It differs from the authors'

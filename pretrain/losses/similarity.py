@@ -44,7 +44,7 @@ def nt_xent_pairs(z: Tensor, pairs: Sequence[tuple[int, int]], temperature: floa
     if z.ndim != 3 or z.shape[1] == 0:
         raise ValueError(f"embeddings must be (V, N, D) with N > 0, got {tuple(z.shape)}")
     if not pairs or any(not 0 <= v < len(z) for pair in pairs for v in pair):
-        raise ValueError(f"bad pairs {list(pairs)} for {len(z)} views")
+        raise ValueError(f"pairs {list(pairs)} must name views from 0 to {len(z) - 1}")
     _check_temperature(temperature)
     z = F.normalize(z, dim=-1)
     everyone = _gather_views(z)

@@ -11,7 +11,7 @@ MSCN = "mscn"
 
 @dataclass(frozen=True)
 class Needs:
-    """The requirements of a method.
+    """Describes the requirements of a method.
 
     a, b: number of views of branches A and B; None means one or more.
     focal: whether it uses focal views.

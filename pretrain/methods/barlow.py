@@ -15,7 +15,7 @@ from pretrain.methods.shared_encoder import SharedEncoder
 
 
 class BarlowTwins(SharedEncoder):
-    """Trunk, projector and Barlow Twins' loss."""
+    """Trains a trunk and a projector with Barlow Twins' loss."""
 
     def __init__(
         self,
@@ -30,5 +30,5 @@ class BarlowTwins(SharedEncoder):
         self.off_diagonal_weight = off_diagonal_weight
 
     def loss(self, z: Tensor, pairs: Pairs) -> dict[str, Tensor]:
-        """The terms `on_diagonal` and `off_diagonal` of embeddings (V, N, D)."""
+        """Returns the terms `on_diagonal` and `off_diagonal` of embeddings (V, N, D)."""
         return barlow_pairs(z, pairs, self.off_diagonal_weight)

@@ -29,7 +29,8 @@ class Method(nn.Module):
         labels: Tensor | None = None,
         generator: torch.Generator | None = None,
     ) -> dict[str, Any]:
-        """V views (N, 3, H, W) of branches 0 (A), 1 (B) or 2 (focal), normalised and masked.
+        """Computes the loss of V views (N, 3, H, W) of branches 0 (A), 1 (B) or 2 (focal),
+        normalised and masked.
 
         Args:
             labels: (N,) int64, -1 if unknown; only supervised training reads them.
@@ -41,7 +42,7 @@ class Method(nn.Module):
         raise NotImplementedError
 
     def after_step(self, step: int, total_steps: int) -> None:
-        """Called after the optimizer's update in step 0..total_steps-1, if it was not skipped."""
+        """Is called after the optimizer's update in step 0..total_steps-1, unless it is skipped."""
 
     def constant_rate(self) -> list[nn.Parameter]:
         """Returns parameters whose learning rate stays at the base learning rate (SimSiam's

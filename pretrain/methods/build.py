@@ -13,7 +13,7 @@ from pretrain.backbones.build import build_backbone, feature_width
 from pretrain.backbones.heads import build_predictor, build_projector
 from pretrain.backbones.vit import is_vit
 from pretrain.common.checkpoint import load_checkpoint
-from pretrain.common.errors import InputError
+from pretrain.common.errors import InputError, named_node
 from pretrain.data.build import masked_view_share
 from pretrain.data.preprocess import Preprocess
 from pretrain.methods.all_methods import MSCN
@@ -85,7 +85,7 @@ def build_method(cfg: CfgNode, num_classes: int = 0) -> Method:
     generator: call `torch.manual_seed` before it.
 
     Args:
-        num_classes: of the labels, for the method `supervised`.
+        num_classes: number of classes of the labels, for the method `supervised`.
 
     Example:
         >>> import pretrain
@@ -98,13 +98,14 @@ def build_method(cfg: CfgNode, num_classes: int = 0) -> Method:
         return Supervised(trunk, feature_width(trunk), num_classes)
     if name == "mae":
         return _build_mae(cfg, trunk)
-    projector = build_projector(
-        feature_width(trunk),
-        hidden_dim=node.PROJECTOR.HIDDEN_DIM,
-        out_dim=node.PROJECTOR.OUT_DIM,
-        layers=node.PROJECTOR.LAYERS,
-        style="moco" if name in ("moco_v1", "moco_v2") else name,
-    )
+    with named_node("METHOD.PROJECTOR.LAYERS"):
+        projector = build_projector(
+            feature_width(trunk),
+            hidden_dim=node.PROJECTOR.HIDDEN_DIM,
+            out_dim=node.PROJECTOR.OUT_DIM,
+            layers=node.PROJECTOR.LAYERS,
+            style="moco" if name in ("moco_v1", "moco_v2") else name,
+        )
     if name == "msn":
         return _build_msn(cfg, trunk, projector)
     shared: dict[str, Any] = {

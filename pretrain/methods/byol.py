@@ -20,7 +20,8 @@ from pretrain.methods.target import Momentum, make_target, update_target
 
 
 class MomentumPredictor(PairMethod):
-    """Trunk, projector and predictor against a momentum copy of trunk and projector, symmetric.
+    """Compares trunk, projector and predictor with a momentum copy of trunk and projector, in both
+    directions.
 
     This is the common part of BYOL and MoCo v3; a subclass defines the `direction_loss`.
     """
@@ -84,7 +85,7 @@ class MomentumPredictor(PairMethod):
 
 
 class BYOL(MomentumPredictor):
-    """Each view's prediction against the target's projection of the other view.
+    """Compares each view's prediction with the target's projection of the other view.
 
     It differs from the authors' code in two points. Both networks start with the same weights
     (theirs are initialised independently; they report no difference), and there is no online linear

@@ -58,9 +58,10 @@ class Decoder(nn.Module):
         self.apply(init_as_mae)
 
     def forward(self, tokens: Tensor, restore: Tensor) -> Tensor:
-        """`tokens` are (N, 1 + K, in_dim), class token first. `restore` (N, L) is the place of each
-        patch in the list of the kept patches followed by the removed ones. Returns
-        (N, L, P * P * 3)."""
+        """Predicts all patches. `tokens` are (N, 1 + K, in_dim), class token first. `restore` (N,
+        L) is the place of each patch in the list of the kept patches followed by the removed ones.
+        Returns (N, L, P * P * 3).
+        """
         tokens = self.embed(tokens)
         hidden = restore.shape[1] + 1 - tokens.shape[1]
         masked = self.mask_token.to(tokens.dtype).expand(len(tokens), hidden, -1)
@@ -70,7 +71,7 @@ class Decoder(nn.Module):
 
 
 class MAE(Method):
-    """A ViT on the visible patches, and the decoder.
+    """Trains a ViT on the visible patches together with the decoder.
 
     Args:
         mask_ratio: share of the patches to remove; they are drawn for each image.

@@ -25,7 +25,8 @@ from pretrain.methods.target import Momentum, make_target, update_target
 
 
 class MoCo(PairMethod):
-    """Queries against their keys and a queue of earlier keys; v1 and v2 differ in the projector.
+    """Compares queries with their keys and a queue of earlier keys; v1 and v2 differ in the
+    projector.
 
     Keys pass the momentum encoder in an order shuffled over all processes ("shuffling BN"). So a
     query and its key never share their batch-norm group. Without groups the shuffle would change

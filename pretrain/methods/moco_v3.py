@@ -15,7 +15,7 @@ from pretrain.methods.target import Momentum
 
 
 class MoCoV3(MomentumPredictor):
-    """Each view's predictions against the momentum keys of the other view of all images.
+    """Compares each view's predictions with the momentum keys of the other view of all images.
 
     We apply the momentum of a step after its update. The authors apply the momentum of the next
     step before the next forward pass. The copies are the same, except that the schedule differs by

@@ -27,7 +27,8 @@ ANCHOR, TARGET, FOCAL = 0, 1, 2
 
 
 class MSN(Method):
-    """The anchor network (trained), the target network (its momentum copy), and prototypes.
+    """Contains the anchor network (trained), the target network (its momentum copy), and
+    prototypes.
 
     `trunk` is the *target's* ViT, because the authors evaluate and transfer its weights. The views
     of branch A are anchors with dropped patches, focal views are anchors without dropping, and the

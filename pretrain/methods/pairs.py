@@ -19,7 +19,7 @@ def cross_pairs(branches: Sequence[int]) -> Pairs:
 
 
 def all_pairs(branches: Sequence[int]) -> Pairs:
-    """Every pair of two views, of the same or of different branches."""
+    """Returns every pair of two views, of the same or of different branches."""
     views = [view for view, branch in enumerate(branches) if branch in (0, 1)]
     return [(a, b) for a in views for b in views if a < b]
 

@@ -17,10 +17,10 @@ from pretrain.methods.pairs import Pairs, pairs_of, views_in
 
 
 class SharedEncoder(PairMethod):
-    """Trunk and projector for all views; a subclass defines its `loss` of embeddings."""
+    """Applies one trunk and projector to all views; a subclass defines its `loss` of embeddings."""
 
     def loss(self, z: Tensor, pairs: Pairs) -> dict[str, Tensor]:
-        """From embeddings (V, N, D) to named scalar terms, whose sum is the loss."""
+        """Returns named scalar terms of embeddings (V, N, D); their sum is the loss."""
         raise NotImplementedError
 
     def forward(
@@ -31,7 +31,7 @@ class SharedEncoder(PairMethod):
         generator: torch.Generator | None = None,
         gradient: Tensor | None = None,
     ) -> dict[str, Any]:
-        """See `Method.forward`. Raises ValueError when the branches give no pair.
+        """See `Method.forward`. Raises ValueError if the branches do not give any pair.
 
         Args:
             gradient: the gradient of a loss with respect to the embeddings of these views; the
@@ -51,7 +51,7 @@ class SharedEncoder(PairMethod):
         return features[chosen[0]], torch.stack([z[view] for view in chosen])
 
     def compare(self, z: Tensor, branches: Sequence[int]) -> dict[str, Tensor]:
-        """The terms of the loss, given the embeddings that `embed` returned."""
+        """Returns the terms of the loss, given the embeddings that `embed` returned."""
         place = {view: number for number, view in enumerate(self._compared(branches))}
         pairs = pairs_of(self.pairing, branches)
         return self.loss(z, [(place[a], place[b]) for a, b in pairs])

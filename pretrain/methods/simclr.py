@@ -15,7 +15,7 @@ from pretrain.methods.shared_encoder import SharedEncoder
 
 
 class SimCLR(SharedEncoder):
-    """Trunk, projector and NT-Xent."""
+    """Trains a trunk and a projector with NT-Xent."""
 
     def __init__(
         self, trunk: nn.Module, projector: nn.Module, *, temperature: float = 0.1, **options: Any

@@ -20,7 +20,8 @@ from pretrain.methods.pairs import both_directions, pairs_of, views_in
 
 
 class SimSiam(PairMethod):
-    """Trunk, projector, predictor; D(p1, z2) / 2 + D(p2, z1) / 2 for each pair of views.
+    """Trains trunk, projector and predictor with D(p1, z2) / 2 + D(p2, z1) / 2 for each pair of
+    views.
 
     The authors watch the term `output_std` for collapse. It is the mean over dimensions of the
     standard deviation of z / |z|: near 1 / sqrt(D) in a healthy run and 0 after a collapse.

@@ -17,7 +17,7 @@ from pretrain.methods.encode import channels_last
 
 
 class Supervised(Method):
-    """Trunk and a linear classifier under cross-entropy."""
+    """Trains the trunk and a linear classifier with cross-entropy."""
 
     def __init__(self, trunk: nn.Module, in_dim: int, num_classes: int) -> None:
         super().__init__()
@@ -31,7 +31,9 @@ class Supervised(Method):
         labels: Tensor | None = None,
         generator: torch.Generator | None = None,
     ) -> dict[str, Any]:
-        """See `Method.forward`; `labels` (N,) in 0..C-1. The term `top1` is of the batch."""
+        """See `Method.forward`; `labels` (N,) are in 0..C-1. The term `top1` is the batch's
+        accuracy.
+        """
         if labels is None:
             raise ValueError("supervised training needs labels")
         pooled = self.trunk(channels_last(views[0]))

@@ -17,7 +17,7 @@ SCHEDULES = ("constant", "cosine", "linear")
 
 
 class Momentum:
-    """The EMA coefficient of each step, from `base` up to 1 at the end of the run.
+    """Computes the EMA coefficient of each step, from `base` up to 1 at the end of the run.
 
     schedule: "constant" (MoCo v1, v2), "cosine" (BYOL, MoCo v3: 1 - (1 - base) * (1 + cos) / 2) or
     "linear" (MSN). stretch: the schedule spans this many times the run (MSN: 1.25). Raises
@@ -53,7 +53,7 @@ def make_target(online: Network) -> Network:
 
 @torch.no_grad()
 def update_target(target: nn.Module, online: nn.Module, momentum: float) -> None:
-    """target = momentum * target + (1 - momentum) * online, parameters only.
+    """Sets target = momentum * target + (1 - momentum) * online, for parameters only.
 
     The target keeps its own batch-norm statistics, as in MoCo and BYOL: its forward passes collect
     them.

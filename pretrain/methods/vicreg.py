@@ -15,7 +15,9 @@ from pretrain.methods.shared_encoder import SharedEncoder
 
 
 class VICReg(SharedEncoder):
-    """Trunk, expander and VICReg's loss. Weights: facebookresearch/vicreg main_vicreg.py."""
+    """Trains a trunk and an expander with VICReg's loss. The source of the loss weights is
+    facebookresearch/vicreg main_vicreg.py.
+    """
 
     def __init__(
         self,

@@ -17,7 +17,7 @@ OPTIMIZERS = {"lars": LARS, "sgd": SGD, "adamw": AdamW}
 
 @dataclass(frozen=True)
 class GroupRules:
-    """The rules that sort parameters into groups.
+    """Holds the rules that sort parameters into groups.
 
     exclude_norm_and_bias: one-dimensional parameters (biases, batch norm) get no weight decay, and
         no adaptation by LARS (google-research/simclr excludes `batch_normalization` and `bias`).
@@ -35,7 +35,7 @@ class GroupRules:
 def param_groups(
     model: nn.Module, weight_decay: float, rules: GroupRules = GroupRules()
 ) -> list[dict[str, Any]]:
-    """Trainable parameters in groups of equal treatment, in the model's order.
+    """Returns the trainable parameters in groups of equal treatment, in the model's order.
 
     Each group has `params`, `weight_decay`, and the entries that `engine.loop` and LARS read:
     `adapt`, `lr_ratio`, `constant_lr`, `clip`, `decays` (whether a weight-decay schedule applies).

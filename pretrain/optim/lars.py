@@ -47,7 +47,7 @@ class LARS(Optimizer):
     def step(  # type: ignore[override]  # torch declares two overloads of this signature
         self, closure: Callable[[], float] | None = None
     ) -> float | None:
-        """One update of all groups; returns the closure's loss, if one was given."""
+        """Updates all groups once; returns the closure's loss, if one was given."""
         loss = None
         if closure is not None:
             with torch.enable_grad():

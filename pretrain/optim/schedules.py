@@ -25,8 +25,9 @@ def set_rates(optimizer: Optimizer, value: float, constant: float = 0.0) -> None
 
 
 def scaled_lr(lr_per_256: float, batch_size: int) -> float:
-    """The linear scaling rule: `lr_per_256` is the learning rate for 256 images, `batch_size` is
-    the global batch size."""
+    """Returns the learning rate by the linear scaling rule: `lr_per_256` is the learning rate for
+    256 images, `batch_size` is the global batch size.
+    """
     return lr_per_256 * batch_size / 256
 
 
@@ -94,8 +95,8 @@ def by_epoch(schedule: Callable[[float], float], steps_per_epoch: int) -> Callab
 
 def check_milestones(milestones: Sequence[float]) -> None:
     """Raises InputError if the milestones are not increasing shares of the run."""
-    rising = all(a < b for a, b in zip(milestones, milestones[1:]))
-    if not milestones or not rising or not 0 < milestones[0] or not milestones[-1] < 1:
+    increasing = all(a < b for a, b in zip(milestones, milestones[1:]))
+    if not milestones or not increasing or not 0 < milestones[0] or not milestones[-1] < 1:
         raise InputError(
             f"SOLVER.MILESTONES {tuple(milestones)} must be increasing shares of the run, 0 to 1"
         )

@@ -45,7 +45,9 @@ class Curve:
 
 @dataclass
 class Spectrum:
-    """Singular values of the centred features of some images: decreasing shares of their sum."""
+    """Holds the singular values of the centred features of some images, as decreasing shares of
+    their sum.
+    """
 
     images: int
     effective_rank: float
@@ -54,7 +56,7 @@ class Spectrum:
 
 @dataclass
 class RunCurves:
-    """The data drawn for one run: `curves` and `references` (1 / sqrt(D)) by quantity."""
+    """Holds the data drawn for one run: `curves` and `references` (1 / sqrt(D)) by quantity."""
 
     run: str
     curves: dict[str, Curve]
@@ -62,7 +64,7 @@ class RunCurves:
     spectrum: Spectrum | None = None
 
     def last(self) -> str:
-        """One line for people: the last value of each curve."""
+        """Returns one line for people: the last value of each curve."""
         ends = {name: curve.values[-1] for name, curve in self.curves.items()}
         shown = [f"{n} {'nan' if value is None else f'{value:.3g}'}" for n, value in ends.items()]
         return f"{self.run}: {', '.join(shown)}"
@@ -82,7 +84,7 @@ def read_curves(run: str | Path) -> dict[str, Curve]:
     try:
         rows = read_metrics(path)
     except ValueError as error:
-        raise InputError(f"{path} is damaged: {error}") from error
+        raise InputError(f"{path} is damaged ({error}); remove the damaged lines") from error
     curves: dict[str, Curve] = {}
     for row in rows:
         for quantity, value in row.items():

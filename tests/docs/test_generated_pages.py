@@ -73,7 +73,7 @@ def test_rows_of_keys() -> None:
     size = row_of(pretraining, "VIEWS.SIZE")
     assert size[1:] == ["`224`", "protocol", "px", "px, square"]
     assert row_of(pretraining, "VIEWS.B.BLUR_PROB")[3] == "probability, 0 to 1"
-    assert "to warn of another" in row_of(pretraining, "SOLVER.RECIPE_BATCH_SIZE")[4]
+    assert "a warning says if" in row_of(pretraining, "SOLVER.RECIPE_BATCH_SIZE")[4]
     assert row_of(pretraining, "DATALOADER.PREFETCH_GIB")[1:4] == ["`2.0`", "machine", "GiB"]
     assert row_of(detection, "MODEL.WEIGHTS")[2] == "weights"
     assert row_of(detection, "MODEL.DEVICE")[4] == 'OURS: means "the GPU if there is one"'

@@ -134,7 +134,7 @@ def _edit(
     elif kind == "extreme":
         extreme = draw(st.sampled_from(EXTREMES))
         data[at : at + len(extreme)] = extreme
-    elif kind == "splice":  # the beginning of one file, the end of another
+    elif kind == "splice":  # the beginning of one file, the end of a different one
         other = draw(st.sampled_from(seeds))
         data[at:] = other[draw(st.integers(0, len(other))) :]
     elif kind == "truncate":
@@ -166,7 +166,7 @@ def edited_tree(
 
     Args:
         odd: values for changed fields; `odd_values` if none are given.
-        odd_leaf: for values that are no plain ones, such as tensors: what may replace one.
+        odd_leaf: for values that are not plain ones, such as tensors: what may replace one.
     """
     odd = odd_values() if odd is None else odd
     tree = _copied(tree)

@@ -224,7 +224,7 @@ def edited_tf_index(draw: DrawFn, data: bytes) -> bytes:
 
 @pytest.mark.parametrize("name", ["model.ckpt-250228", "sharded", "sliced"])
 def test_tensorflow_bundle(name: str, tmp_path: Path) -> None:
-    """Files of TensorFlow itself: the reader accepts what it supports of them, which is no
+    """Files of TensorFlow itself: the reader accepts what it supports of them, which is not a
     backbone, so that the commands refuse it."""
     for shard in TF_SEEDS.glob(f"{name}.data-*"):
         (tmp_path / shard.name).write_bytes(shard.read_bytes())

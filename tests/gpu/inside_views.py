@@ -56,8 +56,8 @@ def one_by_one(maker: ViewMaker, crops: list[Tensor], draws: torch.Generator) ->
 
 @pytest.mark.parametrize("noise", ["iid", "none", "cell", "patch"])
 def test_views_made_together_are_those_made_one_by_one(noise: str) -> None:
-    """Equal recipes, other probabilities, a strength and a size of their own, a view of another's
-    pixels: bit for bit."""
+    """Equal recipes, different probabilities, a strength and a size of their own, a view of a
+    different one's pixels: bit for bit."""
     relative = noise in ("cell", "patch")
     mask = MaskRecipe(
         grid_size=8, ratio=0.4, noise=noise, random_phase=noise == "cell", noise_relative=relative

@@ -114,7 +114,7 @@ def bad_inputs(folder: Path, builders: ModuleType) -> dict[str, Path]:
     texts = {
         "empty": b"",
         "one byte": b"P",
-        "text": b"this is no checkpoint\n" * 9,
+        "text": b"this is not a checkpoint\n" * 9,
         "html": b"<!DOCTYPE html><html>404</html>",
         "json": b'{"model": "resnet50"}',
         "zip magic only": b"PK\x03\x04" + bytes(40),

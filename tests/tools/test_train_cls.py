@@ -115,10 +115,11 @@ def test_linear_trials_and_resume(root: Path, capsys: pytest.CaptureFixture[str]
     assert not (root / "out/trial_2").exists()
     other = ("SOLVER.MOMENTUM", "0.5")
     assert main(_argv(root, "linear.yaml", "--resume", opts=other)) == 2
-    assert "another config" in capsys.readouterr().err
+    assert "different config" in capsys.readouterr().err
     (root / "out/trial_0/record.json").write_text(json.dumps({**json.loads(first), "seed": 5}))
     assert main(_argv(root, "linear.yaml", "--resume")) == 2
-    assert "trial_0 holds a run of another config: SEED (5 then, 0 now)" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "trial_0 holds a run of a different config: SEED (5 then, 0 now)" in told
 
 
 def test_identity_ignores_what_moves_no_number(root: Path) -> None:

@@ -122,7 +122,8 @@ def test_resume_goes_on_and_repeats_nothing(root: Path, capsys: pytest.CaptureFi
     assert again["per_class"] == first["per_class"]
     file.unlink()
     assert run(root, config, *steps, "SEED", "1", options=("--resume",)) == 2
-    assert "trial_0 holds a run of another config: SEED (0 then, 1 now)" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "trial_0 holds a run of a different config: SEED (0 then, 1 now)" in told
 
 
 def test_whole_and_shortened(root: Path) -> None:

@@ -37,7 +37,7 @@ MOST_OF_LINE = 10_000  # characters of a line of the report
 
 @dataclass(frozen=True)
 class Report:
-    """The report of a conversion and its proof.
+    """Is the report of a conversion and its proof.
 
     Attributes:
         file: the local file of `path`, which may be remote.
@@ -55,7 +55,7 @@ class Report:
 
     @property
     def headline(self) -> str:
-        """One line about the input: format, method, backbone, identity."""
+        """Returns one line about the input: format, method, backbone, identity."""
         ours = " (this project)" if self.format == "mscn" else ""
         method = self.weights.provenance.get("method")
         known = f", method {method}" if method else ""
@@ -64,7 +64,7 @@ class Report:
 
     @property
     def failures(self) -> list[StageDifference]:
-        """The rows above the tolerance."""
+        """Returns the rows above the tolerance."""
         return [row for rows in self.proofs.values() for row in rows if not row.passed]
 
     def __str__(self) -> str:
@@ -152,7 +152,7 @@ def write_proven(report: Report, output: str | Path) -> Report:
     """Writes the weights of a passed proof, reads the file back, and only then puts it in place.
 
     Raises:
-        ProofError: the proof had failed, or the file read back holds other weights or facts.
+        ProofError: the proof had failed, or the file read back holds different weights or facts.
         InputError: unknown suffix, or the output is the input.
     """
     output = Path(output)

@@ -20,7 +20,7 @@ from transfer.checkpoints.readers.not_weights import what_folder_is
 if TYPE_CHECKING:
     from pretrain.data.preprocess import Preprocess
 
-SUFFIXES = (".pkl", ".pth", ".safetensors")  # of outputs: Detectron2, torchvision, safetensors
+SUFFIXES = (".pkl", ".pth", ".safetensors")  # outputs: for Detectron2, torchvision, safetensors
 IN_FOLDERS = ("model.safetensors", "pytorch_model.bin")  # as `save_pretrained` names them
 SHARD = re.compile(r"-\d{5}-of-(\d{5})\.(?:safetensors|bin)$")
 ONE_FILE = "save it as one: save_pretrained(..., max_shard_size='100GB')"
@@ -30,8 +30,7 @@ REMOTE = ("https:", "http:", "hf-hub:", "torchvision:", "timm:", "detectron2:", 
 
 @dataclass(frozen=True)
 class Source:
-    """Attributes: file: local; preprocess, known, architecture and backbone: what the place says
-    next to the file."""
+    """Names a local `file`; the other fields are what the place says next to it."""
 
     file: Path
     preprocess: Preprocess | None = None

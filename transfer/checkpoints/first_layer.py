@@ -26,7 +26,7 @@ PREFIX = "trunk."
 
 @dataclass(frozen=True)
 class FirstLayer:
-    """Attributes: name: the name of the layer's weight; kernels: (K, 3, h, w), channels in RGB."""
+    """Holds the name of the first layer's weight and its kernels (K, 3, h, w), channels in RGB."""
 
     name: str
     kernels: Tensor

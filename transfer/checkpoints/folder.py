@@ -29,11 +29,17 @@ VITS = (
 )
 PREPROCESSOR = "preprocessor_config.json"
 PROCESSORS = (PREPROCESSOR, "processor_config.json")
+CORRECT = "correct it, or move it elsewhere"
 
 
 class Beside(NamedTuple):
-    """Attributes: preprocess: None if no file states it; architecture: of
-    `Weights.architecture`; config: the parsed `config.json`, empty if there is none."""
+    """Holds what the files next to a weights file say.
+
+    Attributes:
+        preprocess: None if no file states it.
+        architecture: the entries for `Weights.architecture`.
+        config: the parsed `config.json`; it is empty if there is no such file.
+    """
 
     preprocess: Preprocess | None
     architecture: dict[str, Any]
@@ -41,7 +47,7 @@ class Beside(NamedTuple):
 
     @property
     def backbone(self) -> str | None:
-        """timm's name of the network, if its config states it."""
+        """Returns timm's name of the network, if its config states it."""
         name = self.config.get("architecture")
         return name if isinstance(name, str) else None
 
@@ -111,7 +117,9 @@ def preprocess_in(folder: Path) -> Preprocess | None:
             try:
                 return _preprocess_of(processor)
             except InputError as error:
-                raise InputError(f"{folder / name}, next to the weights: {error}") from error
+                raise InputError(
+                    f"{folder / name}, next to the weights: {error}; {CORRECT}"
+                ) from error
     return None
 
 
@@ -154,10 +162,12 @@ def read_json(file: Path) -> dict[str, Any] | None:
     try:
         content = safe_json.read_json(file)
     except (OSError, ValueError) as error:
-        raise InputError(f"{file}, next to the weights, is not JSON: {error}") from error
+        raise InputError(
+            f"{file}, next to the weights, is not JSON ({error}); {CORRECT}"
+        ) from error
     if not isinstance(content, dict):
         kind = type(content).__name__
-        raise InputError(f"{file}, next to the weights, has a {kind}, not an object")
+        raise InputError(f"{file}, next to the weights, has a {kind}, not an object; {CORRECT}")
     return content
 
 

@@ -10,6 +10,8 @@ from torch import Tensor
 from pretrain.common.errors import InputError
 from transfer.checkpoints.networks.architectures import shorten
 
+BROKEN = "the training diverged or a copy failed; give an earlier checkpoint, or copy it again"
+
 
 def check_values(state: Mapping[str, Tensor], where: str) -> tuple[str, ...]:
     """Checks every tensor of a canonical state.
@@ -21,7 +23,7 @@ def check_values(state: Mapping[str, Tensor], where: str) -> tuple[str, ...]:
     """
     broken = [name for name, tensor in state.items() if not torch.isfinite(tensor).all()]
     if broken:
-        raise InputError(f"{where}: NaN or infinite values in {shorten(broken)}")
+        raise InputError(f"{where}: NaN or infinite values in {shorten(broken)}; {BROKEN}")
     matrices = [t for name, t in state.items() if name.endswith(".weight") and t.dim() > 1]
     if matrices and not any(tensor.any() for tensor in matrices):
         raise InputError(
@@ -31,7 +33,7 @@ def check_values(state: Mapping[str, Tensor], where: str) -> tuple[str, ...]:
     variances = {name: t for name, t in state.items() if name.endswith("running_var")}
     negative = [name for name, tensor in variances.items() if (tensor < 0).any()]
     if negative:
-        raise InputError(f"{where}: negative BN running variance in {shorten(negative)}")
+        raise InputError(f"{where}: negative BN running variance in {shorten(negative)}; {BROKEN}")
     warnings = []
     zero = [name for name, tensor in variances.items() if (tensor == 0).any()]
     if zero:

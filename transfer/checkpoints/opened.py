@@ -52,12 +52,12 @@ class OpenedWeights:
 
     @property
     def file(self) -> Path:
-        """The local file; see `place`."""
+        """Returns the local file; see `place`."""
         return self.place.file
 
     @cached_property
     def raw(self) -> RawFile:
-        """The file's content.
+        """Returns the file's content.
 
         Raises:
             InputError: see `open_file`.

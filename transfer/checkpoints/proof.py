@@ -45,7 +45,7 @@ class ProofError(Exception):
 
 @dataclass(frozen=True)
 class StageDifference:
-    """The difference of two networks after one stage.
+    """Is the difference of two networks after one stage.
 
     Attributes:
         inputs: "random", "photo", ...
@@ -66,7 +66,7 @@ class StageDifference:
 
 
 class TorchvisionResNet(nn.Module):
-    """torchvision's own model (the tiny trunk: ours), with the maps after each stage."""
+    """Is torchvision's own model (the tiny trunk: ours), with the maps after each stage."""
 
     def __init__(self, backbone: str) -> None:
         super().__init__()
@@ -85,7 +85,7 @@ class TorchvisionResNet(nn.Module):
 
 
 class Numeric(nn.Module):
-    """`nn.Sequential` over torchvision's children, as lightly's examples build it."""
+    """Is an `nn.Sequential` over torchvision's children, as lightly's examples build it."""
 
     def __init__(self, backbone: str) -> None:
         super().__init__()

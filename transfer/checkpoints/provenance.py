@@ -20,7 +20,13 @@ PRECISE_BN = "_precise_bn"
 
 
 class Facts(NamedTuple):
-    """Attributes: known: provenance keys; backbone: as declared; warnings: printable lines."""
+    """Holds what a file states about itself.
+
+    Attributes:
+        known: the values of the provenance keys that the file states.
+        backbone: the name of the backbone that it declares.
+        warnings: lines that a command prints.
+    """
 
     preprocess: Preprocess
     known: dict[str, Any]

@@ -43,7 +43,7 @@ from transfer.checkpoints.weights import (
 
 @dataclass(frozen=True)
 class Reading:
-    """Weights together with their source, which the proof needs.
+    """Holds weights together with their source, which the proof needs.
 
     Attributes:
         file: the local file; found: its format, and its unchanged names and tensors.
@@ -120,7 +120,10 @@ def read(
     trust: bool = False,
     prefix: str | None = None,
 ) -> Reading:
-    """Like `read_weights` for a file or a remote source, but returns the source as well."""
+    """Works like `read_weights` for a file or a remote source, but returns the source as well.
+
+    Raises InputError for the same files.
+    """
     opened = as_opened(path, trust)
     path, place, raw = opened.source, opened.place, opened.raw
     try:

@@ -63,7 +63,9 @@ def fetch(source: str) -> Source:
     try:
         source.encode()
     except UnicodeEncodeError:
-        raise InputError(f"{source} has a character that no name on a network has") from None
+        raise InputError(
+            f"{source} has a character that no name on a network has; remove it"
+        ) from None
     return SCHEMES[scheme](source, rest)
 
 
@@ -203,7 +205,10 @@ def _receive(url: str, out: BinaryIO, name: str, wanted: str) -> bool:
         raise InputError(f"{url}: only {done} of {size} bytes were downloaded; try again")
     if not digest.hexdigest().startswith(wanted):
         found = digest.hexdigest()[:16]
-        raise InputError(f"{url}: its sha256 begins with {found}, but {wanted[:16]} is required")
+        raise InputError(
+            f"{url}: its sha256 begins with {found}, but {wanted[:16]} is required; check the URL "
+            "and the digits"
+        )
     return bool(measured)
 
 
@@ -232,7 +237,9 @@ def _from_hub(source: str, rest: str) -> Source:
         except InputError as error:
             if not kept:  # what it says about the input would be missing without a word
                 raise
-            logger.warning("%s: is there a %s beside the weights? %s", source, beside, error)
+            logger.warning(
+                "%s: it is not known if a %s is next to the weights: %s", source, beside, error
+            )
             continue
         folder = found.parent if found else folder
     stated = read_folder(folder) if folder else NOTHING

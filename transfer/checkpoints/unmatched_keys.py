@@ -56,7 +56,7 @@ def find_explained(found: Found, source: str, where: str) -> tuple[Found, Sorted
 
     Returns:
         the file, and its sorted keys if they have been sorted: what the file says about itself is
-        looked at before its keys where the format is certain.
+        looked at before its keys if the format is certain.
 
     Raises:
         InputError: the keys are those of a network that is known and not read.

@@ -27,7 +27,8 @@ SLOW_BYTES, SLOW_SECONDS = 64 << 10, 120
 
 @contextmanager
 def opened_url(url: str, remedy: str) -> Iterator[tuple[http.client.HTTPResponse, Pace]]:
-    """The answer of a server, and the pace, to which the reader adds the bytes that it has read.
+    """Yields the answer of a server, and the pace, to which the reader adds the bytes that it has
+    read.
 
     Args:
         remedy: the end of the message about a redirect that is not followed.
@@ -44,7 +45,7 @@ def opened_url(url: str, remedy: str) -> Iterator[tuple[http.client.HTTPResponse
 
 
 class TooSlow(TimeoutError):
-    """The server sends too little in too much time."""
+    """Says that the server sends too little in too much time."""
 
 
 class Pace:

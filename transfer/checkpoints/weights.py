@@ -74,7 +74,7 @@ class KeyAccount:
 
 @dataclass(frozen=True)
 class Weights:
-    """A backbone's weights.
+    """Holds a backbone's weights.
 
     Attributes:
         state: float32 tensors (counters int64) on the CPU, by torchvision's name.
@@ -85,11 +85,12 @@ class Weights:
         account: the account of the file from which they were read; None for weights made here.
         warnings: what a user should know before trusting them.
         architecture: what differs from the backbone of that name without a trace in the tensors:
-            `stride_in_1x1` (bottlenecks stride in their first convolution, as MSRA's), `padding`
-            ("same" or "same_pool": strided windows were padded as TensorFlow does), of a ViT
-            `num_heads`, `norm_eps` (of its LayerNorms, 1e-6 without) and `resample` (how its
-            positions are fitted to other image sizes, see `vit_resampled.RESAMPLE`), of a ConvNeXt
-            `last_norm_eps` (of the norm after pooling, 1e-6 without).
+            `stride_in_1x1` (bottlenecks stride in their first convolution, as MSRA's) and `padding`
+            ("same" or "same_pool": strided windows were padded as TensorFlow does). A ViT has
+            `num_heads`, `norm_eps` (epsilon of its LayerNorms; 1e-6 if it is missing) and
+            `resample` (how its positions are fitted to different image sizes, see
+            `vit_resampled.RESAMPLE`). A ConvNeXt has `last_norm_eps` (epsilon of the norm after
+            pooling; 1e-6 if it is missing).
         proof: how we know that they are the checkpoint's (`transfer.results.record.PROOFS`).
     """
 
@@ -104,12 +105,14 @@ class Weights:
 
     @property
     def said(self) -> tuple[str, ...]:
-        """The warnings, and what was done to the file's names: a run prints them at its start."""
+        """Returns the warnings, and what was done to the file's names: a run prints them at its
+        start.
+        """
         return (*self.warnings, *(self.account.notes if self.account else ()))
 
     @cached_property
     def sha256(self) -> str:
-        """The identity of the canonical tensors, without BN's counters."""
+        """Returns the identity of the canonical tensors, without BN's counters."""
         return tensors_sha256(self.state)
 
 

@@ -41,12 +41,12 @@ class Rotated(NamedTuple):
 
 
 class Classifier(NamedTuple):
-    """A fitted classifier.
+    """Is a fitted classifier.
 
     Attributes:
         weight: (D, C) float64; bias: (C,).
         converged: whether the norm of the gradient is at most the tolerance.
-        evaluations: of the objective and its gradient.
+        evaluations: number of evaluations of the objective and its gradient.
     """
 
     weight: Tensor
@@ -93,7 +93,7 @@ def fit_logistic(
     # The curvature of the losses at weights of 0, and that of the penalty
     spread = (1 - 1 / classes) / classes if single else 0.25
     scale = (spread * (places**2).sum(dim=0) + penalty).rsqrt()[:, None]  # (R, 1)
-    free = (spread * count) ** -0.5  # of the intercept
+    free = (spread * count) ** -0.5  # for the intercept
     best, taken = places.new_zeros(len(scale) + 1, classes), 0
 
     def value_and_gradient(flat: np.ndarray) -> tuple[float, np.ndarray]:

@@ -15,7 +15,7 @@ from transfer.classification.trained_head import TrainedHead
 
 @dataclass
 class Outcomes:
-    """The outcome on each test image, by metric.
+    """Holds the outcome on each test image, by metric.
 
     Attributes:
         correct: by metric, bool (M,); the metric is the share of correct images.
@@ -34,7 +34,7 @@ class Outcomes:
 
 @dataclass(frozen=True)
 class Score:
-    """A protocol's result on one checkpoint.
+    """Holds a protocol's result on one checkpoint.
 
     Attributes:
         metrics: in percent.

@@ -42,12 +42,12 @@ class Images(Protocol):
 
     @property
     def origin(self) -> Origin:
-        """Where the images come from."""
+        """Returns where the images come from."""
 
 
 @dataclass(frozen=True)
 class Split:
-    """The labelled images of one split.
+    """Holds the labelled images of one split.
 
     Attributes:
         name: name of the data set.
@@ -68,12 +68,12 @@ class Split:
 
     @property
     def origin(self) -> Origin:
-        """Where the images come from."""
+        """Returns where the images come from."""
         return self.images.origin
 
     @cached_property
     def fingerprint(self) -> Fingerprint:
-        """The fingerprint of images and labels."""
+        """Returns the fingerprint of images and labels."""
         return fingerprint_of(self.origin, ClassLabels(self.labels.numpy(), self.classes))
 
     def describe(self) -> str:
@@ -99,7 +99,7 @@ class Chosen:
 
     @property
     def origin(self) -> Origin:
-        """Where the images come from."""
+        """Returns where the images come from."""
         return Part(self.images.origin, self.indices)
 
     def name(self, index: int) -> str:
@@ -112,7 +112,7 @@ class Chosen:
 
 
 class PhotoFiles:
-    """The image files of a detection set."""
+    """Reads the image files of a detection set."""
 
     def __init__(self, files: Sequence[str]) -> None:
         self.files = list(files)
@@ -136,7 +136,7 @@ def open_splits(
     """Opens both splits. A class without images, as in a part of a data set, is left out.
 
     Args:
-        train: name of the training set; `test`: of the test set.
+        train, test: names of the training set and of the test set.
         limit_per_class: how many of the first images of each class are used; 0: all.
         test_limit_per_class: the same for the test set.
 

@@ -48,7 +48,7 @@ ENGINE = "torch"
 
 
 class ClassificationTask(Task[ClassificationJob]):
-    """kNN, linear probes, SVMs, few labels, and training on random crops."""
+    """Runs kNN, linear probes, SVMs, few labels, and training on random crops."""
 
     name = "classification"
     roles = ROLES

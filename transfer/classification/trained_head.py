@@ -74,7 +74,7 @@ class TrainedHead:
 
 @dataclass(frozen=True)
 class HeadOfTrial:
-    """A trained head, the record of its trial, and their folder."""
+    """Holds a trained head, the record of its trial, and their folder."""
 
     head: TrainedHead
     record: Mapping[str, Any]

@@ -69,7 +69,7 @@ class RelativeCheck:
         self._possible &= not count
 
     def finish(self) -> None:
-        """To be called after the last object, before the findings report."""
+        """Reports what was counted. Call it after the last object, before the findings report."""
         if self.count and self._possible and self._fractions:
             self._findings.refuse(self._kind, self._first, TO_PIXELS, self.count)
 
@@ -91,8 +91,8 @@ class BoxCheck:
 
         Args:
             where: the object, as messages name it: "annotation 17".
-            box: x1, y1, x2, y2 as annotated.
-            width, height: of the image, in pixels.
+            box: x1, y1, x2, y2 in pixels, as annotated.
+            width, height: size of the image in pixels.
         """
         kind = fault(box, width, height)
         if kind:
@@ -114,7 +114,7 @@ class BoxCheck:
         self._relative.add_clear(count)
 
     def finish(self) -> None:
-        """To be called after the last box, before the findings report."""
+        """Reports what was counted. Call it after the last box, before the findings report."""
         for where_box in self._beyond:
             self._findings.note(BEYOND.format(self._relative.count), where_box)
         self._relative.finish()

@@ -24,7 +24,7 @@ from transfer.datasets.box_checks import TOLERANCE_PX, Box, iou
 from transfer.datasets.coco_masks import mask_box
 from transfer.datasets.samples import DetectionSet
 
-MOST_CLASSES = 100  # that a log's table shows; of more, the largest
+MOST_CLASSES = 100  # a log's table shows so many; if there are more, the largest
 LARGEST, NAMED = 12, 5
 WIDTH = 100  # characters of the table
 DENSE = "images have more objects than TEST.DETECTIONS_PER_IMAGE {}, so not all can be found"
@@ -45,7 +45,7 @@ COMPARED = 500  # images, evenly spaced, whose boxes and masks are compared
 
 @dataclass(frozen=True)
 class Counts:
-    """Numbers of a data set.
+    """Holds numbers of a data set.
 
     Attributes:
         objects: all of them; crowd, difficult: how many of these are marked so.
@@ -90,7 +90,10 @@ class Counts:
         return f"objects per class: {first}, ..., {last}{self._without()}"
 
     def table(self) -> str:
-        """Returns objects per class in columns; of very many classes the largest, and one line."""
+        """Returns objects per class in columns.
+
+        If there are too many classes, the columns have the largest ones, and a line has the rest.
+        """
         ranked = self._ranked()
         rest = ranked[LARGEST:] if len(ranked) > MOST_CLASSES else []
         shown = ranked[: len(ranked) - len(rest)]

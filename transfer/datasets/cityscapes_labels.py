@@ -17,7 +17,7 @@ from transfer.datasets.truth_files import Files, pair_files
 
 IMAGE, LABELS, INSTANCES = "_leftImg8bit.png", "_gtFine_labelIds.png", "_gtFine_instanceIds.png"
 POLYGONS = "_gtFine_polygons.json"
-MOST_ID = 33  # of a label; 255 is -1, a license plate
+MOST_ID = 33  # the largest id of a label; 255 means -1, a license plate
 
 
 class Label(NamedTuple):

@@ -9,8 +9,8 @@ contradicts itself is an error (`coco_checks.py`, `coco_records.py`, `box_checks
 
 Two differences from plain Detectron2 are meant. It keeps the integers of a JSON file as integers,
 and cuts the fractions off boxes and polygons after the resize; here every coordinate is a float
-(with `10.0` in place of `10` in the file both train the same weights). And it draws other flips and
-image sizes from its own generators than the torchvision engine does.
+(with `10.0` in place of `10` in the file both train the same weights). It also draws its
+flips and image sizes from its own generators, so they differ from the torchvision engine's.
 """
 
 from __future__ import annotations
@@ -65,8 +65,9 @@ NOT_TRAINED = "categories without objects are not among the classes, and were le
 
 
 def read_json(path: Path, image_folder: Path, keypoints: bool = False) -> dict[str, Any]:
-    """The parsed file; see `read_instances`. Raises InputError when it, or the image folder, is
-    missing or malformed."""
+    """Returns the parsed file; see `read_instances`. Raises InputError if it, or the image folder,
+    is missing or malformed.
+    """
     check_present((path, image_folder), lambda: _tree(path, image_folder))
     return read_instances(path, keypoints)
 
@@ -76,7 +77,7 @@ def read_instances(
     keypoints: bool = False,
     complete: Callable[[dict[str, Any]], None] | None = None,
 ) -> dict[str, Any]:
-    """Returns the content of the file, checked to be one of COCO's instances files.
+    """Returns the content of the file; raises InputError unless it is a COCO instances file.
 
     `keypoints`: they are needed: the annotations stay records, since columns have no keypoints.
     `complete`: adds what a related format writes differently, before the entries are checked.
@@ -92,7 +93,9 @@ def read_instances(
         why = SEVERAL_RECORDS if lines else "truncated or damaged"
         raise InputError(f"{path} is not valid JSON ({error}): {why}") from None
     except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror or error})") from None
+        raise InputError(
+            f"{path} cannot be read ({error.strerror or error}); give a copy"
+        ) from None
     for key in ("images", "annotations", "categories"):
         if not isinstance(content, dict) or not isinstance(
             content.get(key), (list, AnnotationColumns)
@@ -101,7 +104,7 @@ def read_instances(
                 f"{path} has no list '{key}': it is not a COCO instances file; give such a file"
             )
     if not content["images"]:
-        raise InputError(f"{path} lists no image")
+        raise InputError(f"{path} does not list any image; give a file that does")
     if complete is not None:
         complete(content)
     check_entries(path, content)
@@ -161,7 +164,10 @@ def read_classes(contents: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
         pairs = all_categories(content)
         found.append(tuple(name for key, name in pairs if (key, name) not in left))
     if any(other != found[0] for other in found):
-        raise InputError("the COCO files of DATASETS.TRAIN list different categories")
+        raise InputError(
+            "the COCO files of DATASETS.TRAIN list different categories; name files with the same "
+            "ones"
+        )
     return found[0]
 
 

@@ -30,7 +30,7 @@ _NO_CROWD, _ODD = -1, -2  # in the column of the crowd flags: no key "iscrowd", 
 
 
 class AnnotationColumns(Sequence[Any]):
-    """n records of 'annotations', packed.
+    """Holds n records of 'annotations', packed.
 
     Attributes:
         ids, image_ids, category_ids: int64 (n,); 0 for an odd record.
@@ -112,7 +112,7 @@ class AnnotationColumns(Sequence[Any]):
 
     @property
     def usual(self) -> np.ndarray:
-        """bool (n,): the records that are not odd."""
+        """Returns bool (n,), True for the records that are not odd."""
         return self.crowd != _ODD
 
     def values(self, key: str) -> list[Any]:
@@ -134,7 +134,7 @@ def unusual(records: Sequence[Any]) -> Iterator[tuple[int, Any]]:
 
 
 def values(records: Sequence[Any], key: str) -> list[Any]:
-    """Returns the values under a key; of columns each one once."""
+    """Returns the values under a key; columns give each value once."""
     if isinstance(records, AnnotationColumns):
         return records.values(key)
     return [record[key] for record in records]

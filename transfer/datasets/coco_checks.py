@@ -36,7 +36,7 @@ NO_MASK_REMEDY = "correct them, remove the annotations, or set MODEL.MASK_ON Fal
 
 
 def check_entries(path: Path, content: Mapping[str, Any]) -> None:
-    """Each entry is a record with its keys, and no two of a list have the same id."""
+    """Raises InputError unless each entry is a record with its keys, and its id is unique."""
     findings = Findings(str(path))
     for part, keys in KEYS.items():
         for place, entry in unusual(content[part]):

@@ -60,7 +60,7 @@ def pack_samples(
         others: place, image id and object of those that are not clear.
     """
     listed, rows = list(images.values()), clear.rows
-    first = len(rows)  # of the others, which come behind the clear ones
+    first = len(rows)  # the first of the others, which come behind the clear ones
     place_of = {key: place for place, key in enumerate(images)}
     image = np.searchsorted(_numbers(images), records.image_ids[rows]) if first else rows
     image = np.concatenate([image, [place_of[key] for _, key, _ in others]]).astype(np.int64)
@@ -116,7 +116,7 @@ def _with_more_polygons(
     ends, and the coordinates of all polygons: those of the records, then those of odd records.
 
     Args:
-        places: of the objects' records; the last ones are those of `instances`.
+        places: places of the objects' records; the last ones are those of `instances`.
     """
     usual = records.usual[places]
     spans = np.stack([records.object_ends[:-1], records.object_ends[1:]], axis=1)[places]

@@ -58,7 +58,7 @@ ZERO_AREA = (
 
 @dataclass(frozen=True)
 class Image:
-    """A record of 'images'; sizes in pixels."""
+    """Is a record of 'images'; sizes are in pixels."""
 
     id: Id
     file_name: str
@@ -68,7 +68,7 @@ class Image:
 
 @dataclass(frozen=True)
 class Annotation:
-    """A record of 'annotations': box x, y, width, height in pixels, as annotated.
+    """Is a record of 'annotations': box x, y, width, height in pixels, as annotated.
 
     `place` is its number in the file's list, from 0. `area` is the annotated one, or the mask's
     or the box's. `segmentation` holds all polygons, short ones too, or compressed run lengths.
@@ -88,7 +88,7 @@ class Annotation:
 
 @dataclass(frozen=True)
 class ClearRecords:
-    """Places of annotations that nothing is to be said about, and of the others, both rising."""
+    """Holds the places of annotations without a finding, and those of the others, ascending."""
 
     rows: np.ndarray
     others: np.ndarray
@@ -96,7 +96,7 @@ class ClearRecords:
 
 
 def read_images(content: Mapping[str, Any], findings: Findings) -> dict[Id, Image]:
-    """Images by ascending id; those with a bad size or name are refused and left out."""
+    """Returns images by ascending id; those with a bad size or name are refused and left out."""
     found = {}
     for entry in content["images"]:
         key, name = as_id(entry["id"]), entry["file_name"]

@@ -1,4 +1,4 @@
-"""Many coordinates in pixels, in half of the memory where they have two decimals, as COCO's have.
+"""Many coordinates in pixels, in half of the memory if they have two decimals, as COCO's have.
 
 They are then kept as whole hundredths of a pixel. What does not come back as the same float64 keeps
 all of them as float64.
@@ -31,7 +31,7 @@ class Coordinates:
 
     @property
     def values(self) -> np.ndarray:
-        """All of them, as they are packed: `Coordinates([values])` is the same sequence."""
+        """Returns all values, as they are packed: `Coordinates([values])` is the same sequence."""
         return self._values
 
     def part(self, begin: int, end: int) -> list[float]:

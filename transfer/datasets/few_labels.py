@@ -36,14 +36,16 @@ SHOT = "shot"
 
 @dataclass(frozen=True)
 class Part:
-    """Attributes: amount: percent of the images, or objects per class; unit: "%" or "shot"."""
+    """Says how much of a data set is used: `amount` percent of the images if `unit` is "%", or
+    `amount` objects per class if it is "shot".
+    """
 
     amount: float
     unit: str
 
 
 def split_part(name: str) -> tuple[str, Part | None]:
-    """Returns the name without its part, and the part; None without such an ending.
+    """Returns the name without its ending @P% or @Kshot, and the part; None without an ending.
 
     Raises InputError unless 0 < P <= 100, or K is a whole number above 0.
     """
@@ -79,7 +81,7 @@ def few_labels(
         classes: names of the categories.
         draw: which of the draws of `shot`; None refuses them.
 
-    Raises InputError also where a class has fewer objects than are asked for.
+    Raises InputError also if a class has fewer objects than are asked for.
     """
     if part is None:
         return rows_of(samples, np.arange(len(samples)))

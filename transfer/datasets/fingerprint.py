@@ -23,7 +23,7 @@ INVERSE = np.uint64(pow(int(FACTOR), -1, 2**64))
 
 
 class ObjectLabels:
-    """Objects of n images; see `pretrain.data.fingerprint.Annotations`.
+    """Describes the objects of n images; see `pretrain.data.fingerprint.Annotations`.
 
     Args:
         image: int64 (m,), each object's image, ascending.
@@ -31,7 +31,7 @@ class ObjectLabels:
         category: int64 (m,), places in `names`.
         marks: int64 (m,), a number for what else is said of an object, such as crowd.
         masks: int64 (m,), see `polygon_checksums`.
-        names: of the classes; their order does not count.
+        names: names of the classes; their order does not count.
     """
 
     def __init__(

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
-CHARACTERS = 1 << 22  # of a window
+CHARACTERS = 1 << 22  # length of a window
 _SPACE = re.compile(r"[ \t\n\r]*")
 
 Packer = Callable[[Iterator[Any]], Any]

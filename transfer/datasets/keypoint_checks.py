@@ -35,7 +35,7 @@ class PlaceCheck:
         self._relative = RelativeCheck(findings, RELATIVE)
 
     def add(self, where: str, keypoints: Sequence[float], width: int, height: int) -> None:
-        """Takes the keypoints of an object, as annotated; width, height: of its image, in px."""
+        """Takes the keypoints of an object, as annotated; width, height: its image's size in px."""
         points = np.reshape(keypoints, (-1, 3))
         points = points[points[:, 2] > 0, :2]
         if not len(points):
@@ -53,7 +53,7 @@ class PlaceCheck:
         )
 
     def finish(self) -> None:
-        """To be called after the last object, before the findings report."""
+        """Reports what was counted. Call it after the last object, before the findings report."""
         self._relative.finish()
 
 
@@ -103,7 +103,7 @@ def check_scorable_keypoints(tested: DetectionSet) -> None:
 
 
 def check_same_keypoints(trained: DetectionSet, tested: DetectionSet) -> None:
-    """Raises InputError if two sets name different keypoints, or the same ones in another order."""
+    """Raises InputError if two sets have different keypoints, or the same in a different order."""
     ours, theirs = trained.keypoint_names, tested.keypoint_names
     if ours and theirs and ours != theirs:
         raise InputError(

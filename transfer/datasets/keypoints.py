@@ -99,8 +99,8 @@ def read_keypoints(
 
 
 def flip_order(names: Sequence[str]) -> tuple[int, ...]:
-    """For each keypoint the place of that which is there in a mirrored image: itself, or its other
-    side's.
+    """Returns, for each keypoint, the place of the keypoint that replaces it in a mirrored image:
+    itself, or that of the other side.
 
     Raises:
         InputError: a left one without its right one, or the reverse.

@@ -33,7 +33,8 @@ DOWNLOAD = "the files of lvisdataset.org have it"
 
 
 def read_json(path: Path, image_folder: Path) -> dict[str, Any]:
-    """The parsed file, in COCO's form. `image_folder` holds the folders that `coco_url` names.
+    """Returns the parsed file, in COCO's form. `image_folder` holds the folders that `coco_url`
+    names.
 
     Raises InputError when the file or the folder is missing, malformed, or not one of LVIS's.
     """

@@ -40,7 +40,7 @@ class Location:
     split: str
     annotation_file: Path | None = None
     images: Path | None = None  # the folder of a COCO file's images
-    num_classes: int | None = None  # of a built-in set; None: whatever the annotations hold
+    num_classes: int | None = None  # only a built-in set has it; None: the annotations decide
     part: Part | None = None  # None: all images
     is_pair: bool = False  # named as file and folder, in any layout
 
@@ -135,7 +135,7 @@ def open_sets(
     if not classes and like:
         classes = like.classes
     if len(set(classes)) != len(classes):
-        raise InputError(f"a class is listed twice: {', '.join(classes)}")
+        raise InputError(f"a class is listed twice: {', '.join(classes)}; list it once")
     name = "+".join(names)
     if layouts == {"cityscapes"}:
         return _open_cityscapes(name, locations, classes, draw)
@@ -162,7 +162,7 @@ def _location(
 ) -> Location:
     if layout in ("voc", "cityscapes"):
         return Location(layout, folder, split, num_classes=num_classes)
-    if layout == "lvis":  # of COCO's images, whose folder each entry names
+    if layout == "lvis":  # its images are COCO's; each entry names the folder
         annotation_file = folder / f"lvis_{split}.json"
         return Location(layout, folder, split, annotation_file, folder.parent / "coco", num_classes)
     annotation_file = folder / "annotations" / f"{begin}_{split}.json"
@@ -305,7 +305,9 @@ def _read(location: Location, keypoints: int) -> dict[str, Any]:
 
 def _pair(location: Location) -> tuple[Path, Path]:
     if location.annotation_file is None or location.images is None:
-        raise InputError(f"{location.folder} has no COCO annotation file")
+        raise InputError(
+            f"{location.folder} has no COCO annotation file; name a split that is annotated"
+        )
     pair = location.annotation_file, location.images
     for path, what in zip(pair, ("file", "folder of images")):
         if location.is_pair and not path.exists():

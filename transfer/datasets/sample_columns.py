@@ -53,7 +53,7 @@ class ImageColumns:
 
 @dataclass(frozen=True)
 class ObjectColumns:
-    """m objects, image by image."""
+    """Holds m objects, image by image."""
 
     ends: np.ndarray  # int64 (n,), where each image's objects end
     boxes: np.ndarray  # float64 (m, 4), XYXY in pixels
@@ -80,7 +80,7 @@ class ObjectColumns:
 
 
 class SampleColumns(Sequence[Sample]):
-    """Images `rows` of the columns, as Samples."""
+    """Gives the images `rows` of the columns as Samples."""
 
     def __init__(
         self, images: ImageColumns, objects: ObjectColumns, rows: np.ndarray | None = None
@@ -151,7 +151,7 @@ class SampleColumns(Sequence[Sample]):
         )
 
     def file_names(self) -> list[str]:
-        """Of all images."""
+        """Returns the file names of all images."""
         names, ends = self._images.names, self._images.name_ends
         begins = np.concatenate([[0], ends[:-1]])[self._rows].tolist()
         cuts = zip(begins, ends[self._rows].tolist())

@@ -49,7 +49,7 @@ def note_like_names(names: Iterable[str], findings: Findings) -> None:
 
 @dataclass(frozen=True)
 class Instance:
-    """One annotated object.
+    """Is one annotated object.
 
     `polygons` holds flat lists x, y, x, y, ... in pixels of the original image; `rle` is a COCO
     run-length mask of the whole image. At most one of the two is set. `keypoints` holds x, y, v of
@@ -68,7 +68,7 @@ class Instance:
 
 @dataclass(frozen=True)
 class Sample:
-    """One image: its file, its size in pixels as annotated, and its objects."""
+    """Describes one image: its file, its size in pixels as annotated, and its objects."""
 
     file_name: str
     image_id: int | str
@@ -109,7 +109,7 @@ class Objects:
 
 
 class CompactSamples(Protocol):
-    """Samples in columns, made when asked for; see `sample_columns.py`."""
+    """Keeps samples in columns, and makes them when they are asked for; see `sample_columns.py`."""
 
     def __getitem__(self, index: int) -> Sample:
         """One image, with its objects."""
@@ -135,7 +135,7 @@ class CompactSamples(Protocol):
         """
 
     def file_names(self) -> list[str]:
-        """Of all images."""
+        """Returns the file names of all images."""
 
 
 def is_compact(samples: object) -> TypeGuard[CompactSamples]:
@@ -189,7 +189,7 @@ def rows_of(samples: Sequence[Sample], rows: np.ndarray) -> Sequence[Sample]:
 
 @dataclass(frozen=True)
 class DetectionSet:
-    """A split of a detection data set.
+    """Is a split of a detection data set.
 
     `classes[i]` names category i; `category_ids[i]` is its id in a COCO file (VOC: i + 1).
     `layout` is "voc", "coco", "lvis" or "cityscapes" and decides which evaluator scores predictions
@@ -211,7 +211,7 @@ class DetectionSet:
 
     @cached_property
     def origin(self) -> Origin:
-        """The files of the images."""
+        """Returns the files of the images as an origin."""
         samples = self.samples
         return Files(
             samples.file_names() if is_compact(samples) else [s.file_name for s in samples]
@@ -219,7 +219,7 @@ class DetectionSet:
 
     @cached_property
     def fingerprint(self) -> Fingerprint:
-        """What the data is."""
+        """Returns the identity of the data."""
         objects = object_labels_of(self.samples, self.objects, self.classes)
         return fingerprint_of(self.origin, objects)
 
@@ -235,7 +235,7 @@ class DetectionSet:
 
     @cached_property
     def objects(self) -> Objects:
-        """What can be counted of all objects."""
+        """Returns the columns of all objects, from which they can be counted."""
         return objects_of(self.samples)
 
     def trainable_rows(self) -> np.ndarray:

@@ -76,7 +76,9 @@ def read_classes(folder: Path) -> tuple[str, ...]:
         names |= {found.name for found in file.objects if found.name}
     findings.report()
     if not names:
-        raise InputError(f"no object is annotated in {folder / 'Annotations'}")
+        raise InputError(
+            f"no object is annotated in {folder / 'Annotations'}; annotate some, or check it"
+        )
     note_like_names(sorted(names), findings)
     findings.report()
     return tuple(sorted(names))

@@ -30,7 +30,7 @@ TWICE = "images are listed more than once"
 
 
 class FileIndex:
-    """The files of a folder, at any depth, by their names without suffix.
+    """Finds the files of a folder, at any depth, by their names without suffix.
 
     Args:
         folder: hidden and system names in it are passed over.
@@ -102,7 +102,7 @@ def read_list(
             findings.refuse(TWICE, found, "remove the repeated lines")
         names[found] = None
     if not names and not missing:
-        raise InputError(f"{listing} lists no image")
+        raise InputError(f"{listing} does not list any image; write one name on each line")
     return list(names), missing
 
 

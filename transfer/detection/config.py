@@ -198,7 +198,9 @@ def with_num_classes(cfg: CfgNode, found: int, names: Sequence[str]) -> CfgNode:
     wanted = value_of(cfg, key)
     builtin = [name for name in names if ":" not in name]
     if builtin and found != wanted:
-        raise InputError(f"{key} is {wanted}, but {', '.join(builtin)} has {found} classes")
+        raise InputError(
+            f"{key} is {wanted}, but {', '.join(builtin)} has {found} classes; set it to this"
+        )
     if found == wanted:
         return cfg
     return changed(cfg, {key: found})
@@ -252,7 +254,7 @@ def vit_facts(cfg: CfgNode, positions: int, heads: int) -> dict[str, int]:
     """Returns the keys that a ViT's weights decide, with their values.
 
     Args:
-        positions: of the weights' `pos_embed`, the class token's included.
+        positions: number of positions of the weights' `pos_embed`, with the class token's.
     """
     side = math.isqrt(max(positions - 1, 0)) * cfg.TRANSFER.VIT.PATCH_SIZE
     return {"TRANSFER.VIT.PRETRAIN_IMAGE_SIZE": side, "TRANSFER.VIT.HEADS": heads}

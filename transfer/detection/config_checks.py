@@ -127,7 +127,9 @@ def check(cfg: CfgNode, name: str = "the config", *, needs_data: bool = True) ->
         needs_data: see `load_detection_config`.
     """
     if cfg.TRANSFER.TASK != DETECTION:
-        raise InputError(f"TRANSFER.TASK {cfg.TRANSFER.TASK!r} is not a detection task")
+        raise InputError(
+            f"TRANSFER.TASK {cfg.TRANSFER.TASK!r} is not a detection task; set it to {DETECTION}"
+        )
     for key, allowed in ONE_OF.items():
         _check_known(cfg, key, allowed)
     if cfg.DATALOADER.SAMPLER_TRAIN == REPEATING and not 0 < cfg.DATALOADER.REPEAT_THRESHOLD <= 1:
@@ -168,7 +170,7 @@ def _check_numbers(cfg: CfgNode) -> None:
         if not 0 <= value_of(cfg, key) <= 1:
             raise InputError(f"{key} must be from 0 to 1, got {value_of(cfg, key)}")
     offset = cfg.MODEL.ANCHOR_GENERATOR.OFFSET
-    if not 0 <= offset < 1:  # of a cell of the grid, as in Detectron2
+    if not 0 <= offset < 1:  # it is a part of a cell of the grid, as in Detectron2
         raise InputError(
             f"MODEL.ANCHOR_GENERATOR.OFFSET must be 0 or above, and below 1, got {offset}"
         )
@@ -333,8 +335,8 @@ def check_run(cfg: CfgNode, name: str) -> None:
 
 
 def check_steps(cfg: CfgNode, findings: Findings) -> None:
-    """Refuses steps that do not rise, and a step at the end of the run, which stops Detectron2.
-    Notes later steps, which Detectron2 leaves out with a warning.
+    """Raises InputError unless the steps increase and none is at the end of the run, which stops
+    Detectron2. Notes later steps, which Detectron2 leaves out with a warning.
     """
     steps, last = tuple(cfg.SOLVER.STEPS), cfg.SOLVER.MAX_ITER
     if list(steps) != sorted(set(steps)) or (steps and steps[0] < 0):

@@ -93,7 +93,7 @@ def make_defaults() -> CfgNode:
 
 
 def make_transfer() -> CfgNode:
-    """The node that is ours: the detectron2 plugin adds it to Detectron2's defaults."""
+    """The node TRANSFER is ours: the detectron2 plugin adds it to Detectron2's defaults."""
     node = CfgNode()
     node.TASK = "detection"  # detection, or semantic for semantic segmentation
     # Name of the protocol in records; "": the file's stem. A baseline gives the name of its
@@ -205,7 +205,7 @@ def _semantic() -> CfgNode:
 
     Detectron2's own keys are used if they mean the same: MODEL.RESNETS, SOLVER, INPUT.MIN_SIZE_*
     (0: the original size), INPUT.MAX_SIZE_*, INPUT.RANDOM_FLIP. Defaults are MoCo's (arXiv
-    1911.05722, appendix) where it gives one.
+    1911.05722, appendix) if it gives one.
     """
     node = CfgNode()
     node.NUM_CLASSES = 21  # with the background; set from the data for semseg: and coco: names

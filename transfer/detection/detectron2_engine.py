@@ -56,7 +56,7 @@ BACKBONE_FILE, DETECTOR_FILE = "backbone.pkl", "detector.pth"
 
 
 class Detectron2Engine:
-    """See `transfer.detection.engine.Engine`."""
+    """Implements `transfer.detection.engine.Engine` with Detectron2's trainer."""
 
     name = "detectron2"
     version = detectron2.__version__
@@ -131,7 +131,7 @@ class Detectron2Engine:
 
 
 class Trainer(RecipeTrainer):
-    """RecipeTrainer with our evaluation and filter."""
+    """Is a RecipeTrainer with our evaluation and filter."""
 
     def __init__(
         self, cfg: Detectron2Config, highpass: HighPass | None, evaluate: Evaluate

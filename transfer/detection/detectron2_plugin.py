@@ -53,7 +53,7 @@ class Res5ROIHeadsExtraNorm(Res5ROIHeads):
 
 
 class TinyStem(CNNBlockBase):
-    """A 3x3 stride-2 convolution without a pool, from (N, 3, H, W) to (N, 32, H / 2, W / 2)."""
+    """Is a 3x3 stride-2 convolution without a pool, from (N, 3, H, W) to (N, 32, H / 2, W / 2)."""
 
     def __init__(self, norm: str) -> None:
         channels = TINY_STEM_CHANNELS

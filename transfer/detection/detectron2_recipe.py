@@ -22,7 +22,7 @@ from transfer.training.optimizer import param_groups, vit_layer_factor
 
 
 def build_adamw(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
-    """Returns AdamW over Detectron2's parameter groups; a ViT's layers learn at falling rates."""
+    """Returns AdamW over Detectron2's parameter groups; earlier layers of a ViT learn slower."""
     groups = param_groups(
         model,
         weight_decay=cfg.SOLVER.WEIGHT_DECAY,
@@ -41,7 +41,9 @@ def build_adamw(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
 
 
 def jitter_mapper(cfg: CfgNode) -> DatasetMapper:
-    """Large-scale jitter as Detectron2's projects/ViTDet/configs/common/coco_loader_lsj.py."""
+    """Returns a mapper with large-scale jitter, as in Detectron2's
+    projects/ViTDet/configs/common/coco_loader_lsj.py.
+    """
     side, scales = cfg.TRANSFER.LSJ.CROP_SIZE, cfg.TRANSFER.LSJ.SCALES
     flip = [T.RandomFlip(horizontal=True)] if cfg.INPUT.RANDOM_FLIP == "horizontal" else []
     flips = create_keypoint_hflip_indices(cfg.DATASETS.TRAIN) if cfg.MODEL.KEYPOINT_ON else None
@@ -62,7 +64,7 @@ def jitter_mapper(cfg: CfgNode) -> DatasetMapper:
 
 
 class RecipeTrainer(DefaultTrainer):
-    """DefaultTrainer that also follows TRANSFER.OPTIMIZER, .LR_LAYER_DECAY and .LSJ."""
+    """Is a DefaultTrainer that also follows TRANSFER.OPTIMIZER, .LR_LAYER_DECAY and .LSJ."""
 
     @classmethod
     def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:

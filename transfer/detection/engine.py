@@ -25,7 +25,9 @@ Evaluate = Callable[["list[Predictions]", int], "dict[str, float]"]
 
 
 class Engine(Protocol):
-    """Every process calls these methods; only the first process writes files."""
+    """Trains and tests detectors. Every process calls these methods; only the first process writes
+    files.
+    """
 
     name: str
     version: str

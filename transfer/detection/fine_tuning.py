@@ -38,7 +38,9 @@ class FineTuning(Task[JobT]):
         return load_merged(str(path))
 
     def decided(self, cfg: CfgNode, earlier: CfgNode) -> CfgNode:
-        """The weights decide about TRANSFER.INIT `auto`."""
+        """Returns the config with TRANSFER.INIT `auto` replaced by the value in `earlier`, in which
+        the weights have decided it.
+        """
         if cfg.TRANSFER.INIT != "auto":
             return cfg
         return detection_config.changed(cfg, {"TRANSFER.INIT": earlier.TRANSFER.INIT})

@@ -43,7 +43,7 @@ from transfer.training.build import make_optimizer
 from transfer.training.loop import add
 from transfer.training.precision import DTYPES
 
-OBJECTS = 8  # of an image; about COCO's mean
+OBJECTS = 8  # objects in an image; about COCO's mean
 
 
 def run_needs(cfg: CfgNode, num_processes: int) -> RunNeeds:
@@ -65,11 +65,13 @@ def run_needs(cfg: CfgNode, num_processes: int) -> RunNeeds:
 def step_cost(
     cfg: CfgNode, num_processes: int = 1, size: tuple[int, int] | None = None
 ) -> StepCost:
-    """Returns the cost of a training step in one process; of one part, if gradients accumulate.
+    """Returns the cost of a training step in one process.
+
+    If gradients accumulate, it is the cost of one part of the step.
 
     Args:
         cfg: as `for_processes` scales it.
-        size: (height, width) of the images; None: the largest that the config allows.
+        size: (height, width) of the images in pixels; None: the largest that the config allows.
     """
     images = cfg.SOLVER.IMS_PER_BATCH // num_processes // cfg.TRANSFER.ACCUMULATE
     with torch.device("meta"):

@@ -74,7 +74,7 @@ def split(train_set: DetectionSet, share: float, seed: int) -> tuple[DetectionSe
     if held.all() or not held.any():
         raise InputError(
             f"TRANSFER.LR_SWEEP.HELD_OUT {share} of {len(rows)} images leaves nothing to train "
-            "on or nothing to judge on"
+            "on or nothing to judge on; change it"
         )
     return train_set.part(rows[~held]), train_set.part(rows[held])
 

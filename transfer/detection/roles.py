@@ -18,7 +18,7 @@ from transfer.detection.torchvision_engine.architectures import (
     is_vit,
 )
 
-# Keys that older records do not have, as they had their defaults.
+# Older records do not have these keys; their runs had what are now the defaults.
 YOUNGER = (
     "MODEL.RPN.BBOX_REG_LOSS_TYPE",
     "MODEL.RPN.BBOX_REG_LOSS_WEIGHT",
@@ -113,11 +113,11 @@ ROLES = Roles(
         "TRANSFER.CHECK_IMAGES": KeyRole(Role.MACHINE, Hashed.NOTHING),
         "TRANSFER.COCO_EVALUATOR": KeyRole(Role.MACHINE, Hashed.NOTHING),  # equal numbers
         "SOLVER.CHECKPOINT_PERIOD": KeyRole(Role.MACHINE, 0),
-        # A run that is scaled by Detectron2's rule is of the same protocol; one at a different rate
-        # is not.
+        # A run that is scaled by Detectron2's rule belongs to the same protocol; one with a
+        # different rate does not.
         "SOLVER.REFERENCE_WORLD_SIZE": KeyRole(Role.MACHINE, Hashed.NOTHING),
-        # Evaluations during the training do not change any weight, and the last iteration is
-        # scored.
+        # Evaluations during the training do not change any weight, and the score is that of the
+        # last iteration.
         "TEST.EVAL_PERIOD": KeyRole(Role.WATCHING),
         "VIS_PERIOD": KeyRole(Role.WATCHING),
         "TRANSFER.LOG_PERIOD": KeyRole(Role.WATCHING, 0),

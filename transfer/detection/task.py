@@ -74,7 +74,9 @@ DetectionJob = Job[DetectionSet]
 
 
 class DetectionTask(FineTuning[DetectionJob]):
-    """Detectors: boxes, with MODEL.MASK_ON masks, and with MODEL.KEYPOINT_ON keypoints."""
+    """Trains detectors, which predict boxes, masks if MODEL.MASK_ON, and keypoints if
+    MODEL.KEYPOINT_ON.
+    """
 
     name = "detection"
 

@@ -1,13 +1,13 @@
-"""What becomes of each of Detectron2's 192 config keys here: the one table of them.
+"""What this package does with each of Detectron2's 192 config keys: the only table of them.
 
 It has four disjoint parts, in which every leaf of detectron2/config/defaults.py (at version 0.6 and
 its main branch of 2024) is found once:
-- HONOURED: which code here follows the key, whatever its value;
-- ONLY: keys of `defaults.py` of which one value is supported; another one is an error;
-- ABSENT: keys that `defaults.py` does not have, with Detectron2's default, the one value that is
-  accepted: what they switch on is not built here;
-- NO_EFFECT: keys whose value decides no number of a run here, each with the reason; any value is
-  accepted. Those that `defaults.py` does not have are in NO_EFFECT_DEFAULTS as well.
+- HONOURED: keys whose every value is followed, each with the code here that reads it;
+- ONLY: keys of `defaults.py` of which one value is supported; a different one is an error;
+- ABSENT: keys that `defaults.py` does not have, with Detectron2's default, which is the only
+  accepted value: what they switch on is not built here;
+- NO_EFFECT: keys whose value does not change any number of a run here, each with the reason; any
+  value is accepted. Those that `defaults.py` does not have are in NO_EFFECT_DEFAULTS as well.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _TEST_MAPPER = "transfer.detection.torchvision_engine.engine.make_inference_mapp
 _TO_END = "transfer.training.build.train_to_end"
 _OPEN = "transfer.detection.task.DetectionTask.open_data"
 
-# By the place where a key is read: the keys, in the section that is named first.
+# The keys that each place reads, by their section.
 _READ: dict[str, dict[str, str]] = {
     f"{_PARTS}.resnet.ResNetSpec.from_config": {
         "MODEL.BACKBONE": "FREEZE_AT",
@@ -100,7 +100,7 @@ _READ: dict[str, dict[str, str]] = {
     },
     f"{_PARTS}.engine.make_detector": {"MODEL": "META_ARCHITECTURE"},
     f"{_PARTS}.architectures.architecture": {"MODEL.BACKBONE": "NAME"},
-    # Refused unless at the one value of the backbone.
+    # They are refused unless they have the only value that the backbone can have.
     "transfer.detection.config_checks._check_widths": {
         "MODEL.RESNETS": "STEM_OUT_CHANNELS RES2_OUT_CHANNELS",
     },
@@ -174,18 +174,18 @@ ABSENT: dict[str, Any] = {
 # Values of ABSENT keys that are the default under a different name: torch's own precision.
 SAME_AS_DEFAULT: dict[str, tuple[Any, ...]] = {"FLOAT32_PRECISION": ("highest",)}
 
-# Reasons.
-_MACHINE = "where or how fast a run is, not what it computes"
-_FILES = "which files are written, not what is trained"
-_SEMANTIC = "of other meta-architectures (SemanticSegmentor, PanopticFPN)"
-_PROPOSALS = "of precomputed proposals, which MODEL.LOAD_PROPOSALS leaves out"
-_FED_LOSS = "of the federated loss, which USE_FED_LOSS leaves out"
-_TEST_AUG = "of test-time augmentation, which TEST.AUG.ENABLED leaves out"
-_DEFORM = "of deformable convolutions, which MODEL.RESNETS.DEFORM_ON_PER_STAGE leaves out"
+# The reasons why a key has no effect.
+_MACHINE = "it says where a run is made or how fast, not what it computes"
+_FILES = "it says which files are written, not what is trained"
+_SEMANTIC = "only other meta-architectures (SemanticSegmentor, PanopticFPN) use it"
+_PROPOSALS = "only precomputed proposals use it, and MODEL.LOAD_PROPOSALS must be False"
+_FED_LOSS = "only the federated loss uses it, and USE_FED_LOSS must be False"
+_TEST_AUG = "only test-time augmentation uses it, and TEST.AUG.ENABLED must be False"
+_DEFORM = "only deformable convolutions use it, and DEFORM_ON_PER_STAGE must be False"
 
 # (section, reason, keys with Detectron2's default)
 _UNREAD: tuple[tuple[str, str, dict[str, Any]], ...] = (
-    ("MODEL.ANCHOR_GENERATOR", "of rotated anchors only", {"ANGLES": [[-90, 0, 90]]}),
+    ("MODEL.ANCHOR_GENERATOR", "only rotated anchors use it", {"ANGLES": [[-90, 0, 90]]}),
     (
         "MODEL.ROI_BOX_HEAD",
         _FED_LOSS,
@@ -229,7 +229,7 @@ _UNREAD: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ),
     (
         "TEST",
-        "compared with the results after a run, which nothing here does",
+        "Detectron2 compares it with the results after a run, which nothing here does",
         {"EXPECTED_RESULTS": []},
     ),
     (
@@ -249,7 +249,7 @@ NO_EFFECT_DEFAULTS: dict[str, Any] = {
 NO_EFFECT: dict[str, str] = {
     "OUTPUT_DIR": _FILES,
     "SOLVER.CHECKPOINT_PERIOD": _FILES,
-    "VIS_PERIOD": "pictures of training images, which only the detectron2 engine draws",
+    "VIS_PERIOD": "it asks for pictures of training images, which only the detectron2 engine draws",
     "CUDNN_BENCHMARK": _MACHINE,
     "DATALOADER.NUM_WORKERS": _MACHINE,
     **{f"{section}.{key}": reason for section, reason, keys in _UNREAD for key in keys},

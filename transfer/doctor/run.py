@@ -43,7 +43,7 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Question:
-    """What the user wants to check; `probe_seconds` 0 measures nothing."""
+    """Says what the user wants to check; `probe_seconds` 0 measures nothing."""
 
     config: str | None = None
     weights: str | None = None

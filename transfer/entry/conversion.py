@@ -34,9 +34,9 @@ def convert(
         output: a file, whose suffix names the layout: .pkl Detectron2's, .pth torchvision's (a
             ViT's: timm's), .safetensors the same names; or a folder; None: nothing is written, the
             conversion to every layout is proven.
-        suffix: of the file in a folder, which is named METHOD_BACKBONE_EPOCHSep.
-        format: of the source; "auto" detects it.
-        prefix: of the trunk's names, for a file of no known format.
+        suffix: suffix of the file in a folder, which is named METHOD_BACKBONE_EPOCHSep.
+        format: format of the source; "auto" detects it.
+        prefix: prefix of the trunk's names, for a file of an unknown format.
         trust: reads pickles without restrictions, which can run code from the file.
 
     Raises:

@@ -19,7 +19,7 @@ from transfer.detection.evaluation.predictions import (
 )
 from transfer.detection.evaluation.score import Scores, scores_of
 
-MOST_BYTES = 2**31  # of a file of results
+MOST_BYTES = 2**31  # the largest file of results that is read
 
 
 def evaluate(
@@ -31,11 +31,11 @@ def evaluate(
     max_detections: int = 100,
     oks_sigmas: Sequence[float] = (),
 ) -> Scores:
-    """Average precision in percent, as `tools/train_det.py` measures it: `.metrics` and
+    """Returns the average precision in percent, as `tools/train_det.py` measures it: `.metrics` and
     `.per_class`. The metrics are COCO's or Pascal VOC's, as the data set's layout asks for.
 
     Args:
-        predictions: of `ImageDetector.predict`, which was given the same data set; or rows in
+        predictions: what `ImageDetector.predict` returns for the same data set; or rows in
             COCO's result format (image_id, category_id, bbox [x, y, width, height] in pixels,
             score, perhaps segmentation and keypoints), of any program; or a JSON file of such rows.
             Masks and keypoints are scored if every prediction has them. In a VOC set an image's id
@@ -43,9 +43,9 @@ def evaluate(
         dataset: such as "voc:FOLDER:SPLIT", "coco:FILE.json:IMAGES" or "coco_2017_val".
         classes: the classes in the order that the predictions have them (`ImageDetector.classes`);
             (): the data set's own.
-        voc_metric: 2007 (11-point AP) or 2012 (area under the curve), of a VOC set.
-        max_detections: of an image and class, above 100, of a COCO set.
-        oks_sigmas: of a COCO set, how far off each keypoint may be; (): COCO's own of its 17.
+        voc_metric: for a VOC set: 2007 (11-point AP) or 2012 (area under the curve).
+        max_detections: for a COCO set: the most detections of an image and class, above 100.
+        oks_sigmas: for a COCO set: how far off each keypoint may be; (): COCO's own 17 numbers.
 
     Raises:
         InputError: the data set cannot be read, or a prediction is of an image or a class that it
@@ -104,7 +104,9 @@ def _read_rows(path: Path) -> list[Any]:
     except (OSError, ValueError) as error:
         raise InputError(f"{os.fspath(path)} cannot be read as predictions: {error}") from error
     if not isinstance(content, list):
-        raise InputError(f"{os.fspath(path)} is not a list of results in COCO's format")
+        raise InputError(
+            f"{os.fspath(path)} is not a list of results in COCO's format; write such a list"
+        )
     return content
 
 

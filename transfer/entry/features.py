@@ -26,14 +26,14 @@ from transfer.entry.given_weights import GivenWeights, as_weights
 
 @dataclass(frozen=True)
 class ImageFeatures:
-    """The features of some images.
+    """Holds the features of some images.
 
     Attributes:
         values: (N, D) float32 (float16 after a pass in half precision), one row for each image; not
             to be written to.
         labels: (N,) int64, -1 for an image without a class; they index `classes`.
         classes: the names of the class folders; () if there are none.
-        names: of the images, their paths as a rule.
+        names: names of the images, usually their paths.
     """
 
     values: Tensor = field(repr=False)
@@ -52,7 +52,7 @@ def build_backbone(weights: GivenWeights, *, trainable: bool = False) -> nn.Modu
     [0, 1]. `.out_dim` is D; a ResNet also has `forward_stages`, which returns its four maps.
 
     Args:
-        weights: of `transfer.read_weights`, or a file.
+        weights: what `transfer.read_weights` returns, or a file.
         trainable: in training mode and with gradients, to be fine-tuned; else frozen.
 
     Raises:
@@ -86,7 +86,7 @@ def extract_features(
     """Returns the pooled features of images, in their order, by the frozen backbone.
 
     Args:
-        weights: of `transfer.read_weights`, or a file.
+        weights: what `transfer.read_weights` returns, or a file.
         images: a folder of images or of class folders, a data set's name ("cifar10:test"), or a
             list of PIL images and paths.
         size: side of the central crop in pixels.
@@ -96,8 +96,8 @@ def extract_features(
         num_workers: processes that decode images; None: as many as this process has cores, but none
             for few images.
         device: such as "cuda:0"; None: the GPU if there is one.
-        precision: of the forward pass: fp32, bf16 or fp16; auto: bf16 on a GPU (fp16 if it has no
-            bf16), whose features are kept in fp16, and fp32 on a CPU.
+        precision: precision of the forward pass: fp32, bf16 or fp16; auto: fp32 on a CPU, and bf16
+            (fp16 if it has no bf16) on a GPU, whose features are kept in fp16.
         cache: a folder in which features are kept for the next call; "": they are not kept.
 
     Raises:
@@ -150,7 +150,7 @@ def knn_score(
     `tools/train_cls.py` records with a kNN config and the same crops.
 
     Args:
-        train, test: of `transfer.extract_features`, of images in class folders.
+        train, test: what `transfer.extract_features` returns for images in class folders.
         k: numbers of neighbours.
         temperature: a neighbour's vote weighs exp(cosine / temperature).
 

@@ -43,7 +43,7 @@ def write_hub_folder(
     """Writes the three files of a repository, the weights as `write_proven` does.
 
     Args:
-        report: of `prove_conversion` to .safetensors.
+        report: what `prove_conversion` returns for .safetensors.
         repo: user/name, for the card.
         records: folders of result records; those of these weights are in the card.
 
@@ -54,14 +54,17 @@ def write_hub_folder(
     other = [path.name for path in folder.iterdir()] if folder.is_dir() else []
     other = sorted(set(other) - {WEIGHTS, CONFIG, CARD, ".lock"})
     if other:
-        raise InputError(f"{folder} holds other files ({other[0]}), which would be uploaded too")
+        raise InputError(
+            f"{folder} holds other files ({other[0]}), which would be uploaded too; move them"
+        )
     found: list[dict[str, Any]] = []
     if records:
         found = [file.record for file in read_records(records).files]
         found = [one for one in found if one["checkpoint"]["sha256"] == report.weights.sha256]
         if not found:
             raise InputError(
-                f"no record below {', '.join(map(str, records))} belongs to these weights"
+                f"no record below {', '.join(map(str, records))} belongs to these weights; give "
+                "the folder of their runs"
             )
     with one_writer(folder):
         written = write_proven(report, folder / WEIGHTS)

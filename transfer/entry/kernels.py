@@ -16,7 +16,7 @@ def draw_kernels(weights: Weights | str | Path) -> Image.Image:
     on which a blank kernel is grey. Blank ones are framed and counted.
 
     Args:
-        weights: of `transfer.read_weights`, or a file.
+        weights: what `transfer.read_weights` returns, or a file.
 
     Raises:
         InputError: the file cannot be read, or has no layer that reads colours.

@@ -19,7 +19,7 @@ weights = transfer.read_weights("hf-hub:{repo}")
 backbone = transfer.build_backbone(weights)
 features = backbone(weights.preprocess.apply(images))  # uint8 RGB (N, 3, H, W)
 ```"""
-WORDS = {  # of a provenance's keys
+WORDS = {  # for the keys of a provenance
     "method": "method",
     "epochs": "epochs of pretraining",
     "pretrain_images": "images seen",
@@ -34,7 +34,7 @@ def write_card(repo: str, report: Report, records: Sequence[Mapping[str, Any]]) 
     """Returns the card as Markdown.
 
     Args:
-        report: of the conversion, whose proof has passed.
+        report: the report of the conversion, whose proof has passed.
         records: result records of these weights.
     """
     weights = report.weights

@@ -35,9 +35,9 @@ def run_protocol(
             segmentation.
         weights: a checkpoint's file or source, or "random".
         output: the folder of the trials; None: runs/<the config's name>/<the weights' name>.
-        name: of the row in a report; None: from the weights.
+        name: name of the row in a report; None: a name from the weights.
         trials: trial t uses seed SEED + t.
-        engine: of a detection: auto, detectron2 or torchvision.
+        engine: engine of a detection: auto, detectron2 or torchvision.
         num_gpus: processes to start, one for each GPU; 1 is also for a CPU.
         resume: continues what is in the folder; trials that have a record are skipped.
         overrides: see `pretrain.load_config`.

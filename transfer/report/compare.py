@@ -33,7 +33,7 @@ class Pair:
 
     @property
     def trials(self) -> str:
-        """Which spread of the trials the interval uses."""
+        """Returns which spread of the trials the interval uses."""
         if self.found.estimate.covers in (None, IMAGES):
             return "–"
         if self.spread is None or not self.spread.is_equal:

@@ -45,12 +45,12 @@ class Recorded:
 
     @cached_property
     def flat(self) -> Flat:
-        """All keys with their values."""
+        """Returns all keys with their values."""
         return flat(self.cfg)
 
     @cached_property
     def protocol(self) -> Flat:
-        """The keys that belong to the protocol under this config, with their values."""
+        """Returns the keys that belong to the protocol under this config, with their values."""
         return self.roles.protocol(self.cfg)
 
 

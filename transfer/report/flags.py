@@ -44,14 +44,14 @@ class Flag:
 
 @dataclass(frozen=True)
 class FlagLine:
-    """All flags of one column."""
+    """Holds all flags of one column."""
 
     column: str
     flags: tuple[Flag, ...]
 
     @property
     def kinds(self) -> str:
-        """The kinds of flags in a few words, each once with its count."""
+        """Returns the kinds of flags in a few words, each once with its count."""
         counts = Counter(flag.kind for flag in self.flags)
         return ", ".join(f"{kind} ({n} times)" if n > 1 else kind for kind, n in counts.items())
 

@@ -77,7 +77,7 @@ def format_rank(results: Results, row: Checkpoint) -> str:
 
 
 def some_of(names: Sequence[str]) -> str:
-    """Returns the names in one text; of many, the first ones and the number of the others."""
+    """Returns the names in one text; if there are many, the first ones and how many follow."""
     if len(names) <= MOST_NAMES or len(", ".join(names)) <= MOST_OF_NAMES:
         return ", ".join(names)
     return f"{', '.join(names[:MOST_NAMES])} and {len(names) - MOST_NAMES} more"

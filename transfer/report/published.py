@@ -16,7 +16,7 @@ MARK = "published"
 
 @dataclass(frozen=True)
 class Published:
-    """The numbers of one method in one source, in percent by metric."""
+    """Holds the numbers of one method in one source, in percent by metric."""
 
     label: str
     metrics: dict[str, float]

@@ -43,7 +43,7 @@ class Checkpoint:
 
     @property
     def unit(self) -> str:
-        """The subject of a claim about this row."""
+        """Returns the subject of a claim about this row."""
         return f"method ({self.seeds} pretraining seeds)" if self.seeds else "checkpoint"
 
 
@@ -72,7 +72,7 @@ class Protocol:
 
 @dataclass(frozen=True)
 class Cell:
-    """One checkpoint under one protocol."""
+    """Holds the numbers of one checkpoint under one protocol."""
 
     summaries: dict[str, Summary]
     values: dict[str, list[float]]  # in the order of trials
@@ -106,7 +106,7 @@ class Ranking:
 
 @dataclass(frozen=True)
 class Results:
-    """Everything that the report shows in numbers."""
+    """Holds everything that the report shows in numbers."""
 
     checkpoints: list[Checkpoint]
     protocols: list[Protocol]

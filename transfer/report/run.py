@@ -21,7 +21,7 @@ from transfer.results.read_records import read_records
 
 @dataclass(frozen=True)
 class Written:
-    """The texts that the command prints: main tables, comparison (or ""), one line per note."""
+    """Holds what the command prints: main tables, comparison (or ""), and one line per note."""
 
     page: Path
     table: str

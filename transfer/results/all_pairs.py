@@ -32,7 +32,7 @@ _SOURCES = 2  # trials and images
 
 @dataclass(frozen=True)
 class Differences:
-    """m differences in percent points, with the sources of chance of each.
+    """Holds m differences in percent points, with the sources of chance of each.
 
     values: (m,). variances, df: (m, 2); a variance of 0 means that there is no such source.
     """

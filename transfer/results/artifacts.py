@@ -48,7 +48,7 @@ def draw_kernels(weights: Weights, path: str | Path, cell: int = 28) -> Path:
 def write_curves(path: str | Path, rows: Sequence[Mapping[str, float]]) -> Path:
     """Writes `rows` ({"step": int, name: value, ...}) as curves.json, thinned to 300 rows.
 
-    A value that is not finite is written as null.
+    A value that is not finite is written as null. Raises InputError for a row without "step".
     """
     for row in rows:
         if "step" not in row:

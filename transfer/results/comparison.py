@@ -34,7 +34,8 @@ LEAST_DRAWS = 100  # shared by both samples; fewer draws estimate a variance bad
 
 @dataclass(frozen=True)
 class Sample:
-    """n trials: their values, and replicates (n, B) or None, of the images that `draws` identifies.
+    """Holds n trials: their values, and replicates (n, B) or None, of the images that `draws`
+    identifies.
 
     `images` is the number of these images; None for many.
     """
@@ -47,7 +48,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Comparison:
-    """first - second, in percent points.
+    """Is the difference first - second, in percent points.
 
     Attributes:
         p: two-sided; None without a standard error.
@@ -60,7 +61,7 @@ class Comparison:
 
     @property
     def resolved(self) -> bool:
-        """Whether the 95 % interval does not contain 0."""
+        """Returns whether the 95 % interval does not contain 0."""
         return self.p is not None and self.p < 1 - CONFIDENCE
 
 

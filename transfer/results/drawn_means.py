@@ -46,7 +46,7 @@ def draw_means(
 def _by_trials(
     samples: Sequence[Sample], certain: bool, draws: int, rng: np.random.Generator
 ) -> np.ndarray:
-    """Returns (B, k): what other trials change."""
+    """Returns (B, k): the changes that different trials would make."""
     counts = [len(sample.values) for sample in samples]
     normal = rng.standard_normal((draws, len(samples)))
     pooled = spread_of(samples)
@@ -65,7 +65,7 @@ def _by_trials(
 
 
 def _by_images(samples: Sequence[Sample], draws: int, rng: np.random.Generator) -> np.ndarray:
-    """Returns (B, k): what other test images change."""
+    """Returns (B, k): the changes that different test images would make."""
     found = np.zeros((draws, len(samples)))
     same: dict[object, list[int]] = defaultdict(list)
     for place, sample in enumerate(samples):

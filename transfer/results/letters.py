@@ -22,7 +22,7 @@ def letter_groups(beats: np.ndarray, means: Sequence[float]) -> list[str]:
 
     Args:
         beats: bool (k, k), whether row i is significantly higher than row j.
-        means: of the k rows, for the order of the letters.
+        means: means of the k rows, for the order of the letters.
     """
     if len(means) > MOST_ROWS:
         return [""] * len(means)

@@ -32,8 +32,8 @@ HEADLINES = {
 def is_percent(metric: str) -> bool:
     """Returns whether a metric is an accuracy or AP, for which more is better.
 
-    `features/*` are statistics in other units. ImageNet-C's `mCE` is an error relative to that of
-    AlexNet: it may be above 100, and less is better.
+    `features/*` are statistics in different units. ImageNet-C's `mCE` is an error relative to
+    AlexNet's: it may be above 100, and less is better.
     """
     return not metric.startswith("features/") and metric != "mCE"
 

@@ -30,7 +30,7 @@ from transfer.results.statistics import CONFIDENCE, ROUNDING, Source
 
 @dataclass(frozen=True)
 class Spread:
-    """The spread of trials within the rows of a column.
+    """Describes the spread of trials within the rows of a column.
 
     Attributes:
         variance: variance, pooled over the rows.
@@ -45,12 +45,12 @@ class Spread:
 
     @property
     def std(self) -> float:
-        """The pooled standard deviation."""
+        """Returns the pooled standard deviation."""
         return math.sqrt(self.variance)
 
     @property
     def is_equal(self) -> bool:
-        """Whether Bartlett's test does not reject one variance for all rows."""
+        """Returns whether Bartlett's test does not reject one variance for all rows."""
         return self.equal_p is None or self.equal_p >= 1 - CONFIDENCE
 
     def of_difference(self, first: int | None, second: int | None) -> Source | None:

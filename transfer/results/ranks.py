@@ -70,7 +70,7 @@ def _signs(values: np.ndarray) -> np.ndarray:
 
 
 def _share(product: np.ndarray, squares: np.ndarray) -> np.ndarray:
-    """Returns product / sqrt(squares); NaN where a ranking has one value only."""
+    """Returns product / sqrt(squares); NaN if a ranking has only one value."""
     with np.errstate(invalid="ignore", divide="ignore"):
         found: np.ndarray = product / np.sqrt(squares)
     return np.where(squares > 0, found, np.nan)

@@ -45,7 +45,7 @@ COLUMNS = {
 
 @dataclass(frozen=True)
 class RecordFile:
-    """One record and the file that it came from."""
+    """Holds one record and the file that it came from."""
 
     record: dict[str, Any]
     path: Path

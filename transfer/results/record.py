@@ -185,8 +185,8 @@ def validate(record: Any, where: str = "record") -> None:
         raise InputError(f"{where}: a result record is a JSON object, not {shown(record)}")
     if "schema" in record and record["schema"] != SCHEMA:
         raise InputError(
-            f"{where}: field 'schema' is {shown(record['schema'])}; this version reads 1 to "
-            f"{SCHEMA}"
+            f"{where}: field 'schema' is {shown(record['schema'])}, but this version reads 1 to "
+            f"{SCHEMA}; update mscn"
         )
     for key in _MAPPINGS:
         if not isinstance(record.get(key), Mapping):

@@ -36,7 +36,7 @@ TRIALS, IMAGES, BOTH = "trials", "images", "trials and images"
 
 @dataclass(frozen=True)
 class Source:
-    """A source of chance: its variance, known to `df` degrees of freedom."""
+    """Is a source of chance: its variance, known to `df` degrees of freedom."""
 
     variance: float
     df: float
@@ -52,7 +52,7 @@ class Estimate:
 
     @property
     def se(self) -> float | None:
-        """The standard error."""
+        """Returns the standard error."""
         return math.sqrt(sum(s.variance for s in self.sources)) if self.sources else None
 
     def reach(self, confidence: float = CONFIDENCE) -> float | None:
@@ -73,7 +73,8 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Summary:
-    """`n` values: mean, sample standard deviation, half width of the t interval over the values.
+    """Summarises `n` values: mean, sample standard deviation, half width of the t interval over the
+    values.
 
     `std` and `half_width` are None for one value: a single trial shows no spread. `low` and `high`
     are the 95 % interval over the sources named in `covers`; None if nothing is known.
@@ -90,7 +91,8 @@ class Summary:
 
 @dataclass(frozen=True)
 class Parts:
-    """Variance of a mean: a part by trials, with n - 1 degrees of freedom, and a part by images.
+    """Is the variance of a mean: a part by trials, with n - 1 degrees of freedom, and a part by
+    images.
 
     The images' part is estimated from `known` numbers: the draws, or the images if they are fewer.
     """

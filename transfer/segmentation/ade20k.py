@@ -23,7 +23,10 @@ NUMBERS = bytes([255, *range(255)])
 
 
 def read_classes(folder: Path) -> tuple[str, ...]:
-    """Returns the names of ADE20K's classes from the last column of its objectInfo150.txt."""
+    """Returns the names of ADE20K's classes from the last column of its objectInfo150.txt.
+
+    Raises InputError if the file is missing or does not have the names of all classes.
+    """
     file = folder / "objectInfo150.txt"
     try:
         lines = read_regular(file, MEGABYTE).decode("utf-8-sig").splitlines()

@@ -275,7 +275,7 @@ def train_transform(cfg: CfgNode) -> TrainTransform:
 
 
 def with_data(cfg: CfgNode, train_set: SemanticSet) -> CfgNode:
-    """Sets NUM_CLASSES from data sets that name a folder; for others, a mismatch is an error."""
+    """Sets NUM_CLASSES from data sets that name a folder; for others, InputError at a mismatch."""
     found, wanted = len(train_set.classes), cfg.TRANSFER.SEMANTIC.NUM_CLASSES
     if found == wanted:
         return cfg

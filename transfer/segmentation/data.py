@@ -98,7 +98,7 @@ class SemanticSample:
 
 
 class MaskFiles:
-    """Files of masks as `pretrain.data.fingerprint.Annotations`.
+    """Describes files of masks as `pretrain.data.fingerprint.Annotations`.
 
     If there are more than `READ_MASKS` files, only `READ_MASKS` of them are read, evenly spaced.
 
@@ -136,12 +136,12 @@ class SemanticSet:
 
     @cached_property
     def origin(self) -> Files:
-        """The files of the images."""
+        """Returns the files of the images as an origin."""
         return Files([sample.file_name for sample in self.samples])
 
     @cached_property
     def fingerprint(self) -> Fingerprint:
-        """The fingerprint of the data; it reads the mask files."""
+        """Returns the fingerprint of the data; it reads the mask files."""
         objects = [sample.objects for sample in self.samples if sample.objects is not None]
         if not objects:
             masks = Files([sample.mask_name for sample in self.samples])
@@ -174,7 +174,7 @@ def open_sets(
         samples += _read_ade20k(name) if _is_ade20k(name) else read_split(*locate(name))
     found = tuple(classes) or (like.classes if like else _classes(names, samples))
     if len(set(found)) != len(found):
-        raise InputError(f"a class is listed twice: {', '.join(found)}")
+        raise InputError(f"a class is listed twice: {', '.join(found)}; list it once")
     return SemanticSet("+".join(names), tuple(samples), found)
 
 
@@ -294,7 +294,9 @@ def _classes(names: Sequence[str], samples: Sequence[SemanticSample]) -> tuple[s
     if files:
         texts = [_read_classes(file) for file in files]
         if any(text != texts[0] for text in texts):
-            raise InputError(f"{files[0]} and {files[1]} list different classes")
+            raise InputError(
+                f"{files[0]} and {files[1]} list different classes; they must be the same"
+            )
         return texts[0]
     highest = 0
     for sample in progress(samples, desc="read classes", leave=False):
@@ -307,7 +309,7 @@ def check_listed_classes(names: Sequence[str], classes: Sequence[str], owner: st
     """Raises InputError if a folder's classes.txt gives the numbers of its masks another meaning.
 
     Args:
-        names: of the test set.
+        names: names of the test sets.
         classes: that it is scored with, by number; bare numbers, of data without names, mean any.
         owner: what has these classes, for the message.
     """
@@ -330,11 +332,17 @@ def _read_classes(file: Path) -> tuple[str, ...]:
     try:
         text = read_regular(file, MEGABYTE).decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{file} is not a list of classes in UTF-8 ({error})") from None
+        raise InputError(
+            f"{file} is not a list of classes in UTF-8 ({error}); save it in that encoding"
+        ) from None
     names = tuple(filter(None, map(str.strip, text.splitlines())))
     for name in names:
         if not name.isprintable():
-            raise InputError(f"{file} has the class name {shown(name)}, which cannot be printed")
+            raise InputError(
+                f"{file} has the class name {shown(name)}, which cannot be printed; rename it"
+            )
     if not names:
-        raise InputError(f"{file} lists no class; write one name on each line, or remove the file")
+        raise InputError(
+            f"{file} does not list any class; write one name on each line, or remove the file"
+        )
     return names

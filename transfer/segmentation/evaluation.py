@@ -19,7 +19,11 @@ NAMES = ("sem_seg/mIoU", "sem_seg/fwIoU", "sem_seg/mACC", "sem_seg/pACC")
 
 
 def confusion(mask: np.ndarray, predicted: np.ndarray, num_classes: int) -> np.ndarray:
-    """Returns int64 (K, K) of two class maps (H, W); `predicted` has only classes."""
+    """Returns int64 (K, K), the number of pixels by class in `mask` (row) and in `predicted`
+    (column).
+
+    Both maps are (H, W). `predicted` has only classes; pixels of `mask` from K on do not count.
+    """
     labelled = mask < num_classes
     pairs = mask[labelled].astype(np.int64) * num_classes + predicted[labelled]
     return np.bincount(pairs, minlength=num_classes**2).reshape(num_classes, num_classes)

@@ -43,7 +43,7 @@ FCN, LINEAR, UPER = "fcn", "linear", "uper"
 
 
 class FcnHead(nn.Module):
-    """3x3 convolutions, each with BN and ReLU, then dropout and a 1x1 classifier.
+    """Has 3x3 convolutions, each with BN and ReLU, then dropout and a 1x1 classifier.
 
     `concat`: one more (undilated) convolution takes the head's input concatenated with the output
     of the others. Initialisation is as in mmseg: kaiming_normal fan_out for convolutions, normal

@@ -19,7 +19,7 @@ from pretrain.backbones.resnet import Trunk
 
 
 class TimmNetwork(Protocol):
-    """What every network of timm's has."""
+    """Describes what every network of timm has."""
 
     num_features: int
 

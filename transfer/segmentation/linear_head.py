@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 
 class LinearHead(nn.Module):
-    """Dropout of whole channels, batch norm over all places of a batch, and a linear classifier.
+    """Applies dropout of whole channels, batch norm over all places of a batch, and a linear
+    classifier.
 
     The classifier starts at normal numbers with a standard deviation of 0.01 and at bias 0.
     """

@@ -99,8 +99,9 @@ def check_pyramid_of(name: str, vit_blocks: Sequence[int]) -> None:
     lacks = [stage for stage in STAGES if stage not in layout_of(name).channels]
     if lacks:
         raise InputError(
-            f"MODEL.BACKBONE.NAME {name} has maps of the strides {layout_of(name).strides}; "
-            "TRANSFER.SEMANTIC.HEAD uper needs one of each of 4, 8, 16, 32"
+            f"MODEL.BACKBONE.NAME {name} has maps of the strides {layout_of(name).strides}, but "
+            "TRANSFER.SEMANTIC.HEAD uper needs one of each of 4, 8, 16, 32; choose a different "
+            "network"
         )
 
 

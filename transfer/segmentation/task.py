@@ -105,7 +105,10 @@ class SegmentationTask(FineTuning[SegmentationJob]):
         segmentation_config.check_norm_batch(for_processes(cfg, processes), processes)
 
     def read_weights(self, job: SegmentationJob, seed: int) -> Weights:
-        """Reads the weights of the config's backbone, or of any one for a linear probe."""
+        """Reads the weights of the config's backbone, or of any one for a linear probe.
+
+        Raises InputError for weights of a different backbone, and for `random` without one.
+        """
         name, opened = self.backbone_name(job.cfg), job.request.opened
         if opened.is_random and name is None:
             raise InputError(

@@ -117,8 +117,12 @@ def training_batches(
 
 
 class Predicted(NamedTuple):
-    """Attributes: matrices: int64 (n, K, K), the confusion matrix of each image; maps: the class
-    maps that were asked for, by index; weighted: for Cityscapes, `weighted_pixels` of each image.
+    """Holds the result of a segmenter on n images with K classes.
+
+    Attributes:
+        matrices: int64 (n, K, K), the confusion matrix of each image.
+        maps: the class maps that were asked for, by index of the image.
+        weighted: for Cityscapes, the `weighted_pixels` of each image.
     """
 
     matrices: np.ndarray

@@ -31,7 +31,7 @@ HUE_DEGREES = 36  # OpenCV's 8-bit hue counts 2 degrees: 18 of 180
 
 @dataclass(frozen=True)
 class TrainTransform:
-    """The random transform of a training image.
+    """Is the random transform of a training image.
 
     `short_edges` and `max_size` give a size, which is multiplied by a factor from `scale_range`; a
     short edge of 0 means the image's original size. If `crop_max_share` is below 1, a crop in which

@@ -41,7 +41,7 @@ class UperHead(nn.Module):
         dropout: float = 0.0,
         align_corners: bool = False,
     ) -> None:
-        """Args: widths: channels of each map; channels: of each convolution's output."""
+        """Args: widths: channels of each map. channels: width of each convolution's output."""
         super().__init__()
         *finer, coarsest = widths
         self.align_corners = align_corners
@@ -68,7 +68,9 @@ class UperHead(nn.Module):
         return self.classifier(self.dropout(self.fusion(together)))
 
     def pool(self, coarsest: Tensor) -> Tensor:
-        """Pyramid pooling: maps (N, widths[-1], h', w') to (N, channels, h', w')."""
+        """Pools a map in the way of PSPNet's pyramid: (N, widths[-1], h', w') becomes (N, channels,
+        h', w').
+        """
         parts = [coarsest]
         for side, layer in zip(POOLED_SIDES, self.pooled):
             parts.append(self._resize(layer(F.adaptive_avg_pool2d(coarsest, side)), coarsest))

@@ -86,14 +86,14 @@ class Known:
 
 @dataclass
 class Checks:
-    """By job name: facts, problems, and the backbone of the weights if it is known."""
+    """Holds, by job name: facts, problems, and the backbone of the weights if it is known."""
 
     facts: dict[str, Checked] = field(default_factory=dict)
     problems: dict[str, tuple[str, str]] = field(default_factory=dict)  # (subject, problem)
     backbones: dict[str, str | None] = field(default_factory=dict)
 
     def reason(self, name: str) -> str:
-        """The problem of a job; a reason that an earlier job has too is said there alone."""
+        """Returns the problem of a job, or the name of the first job that has the same problem."""
         problem = self.problems[name][1]
         first = next(job for job, (_, other) in self.problems.items() if other == problem)
         return problem if first == name else f"for the reason of {first}"

@@ -39,11 +39,11 @@ Entry = dict[str, Any]
 
 
 class Problems(InputError):
-    """Several problems at once, printed in one line each."""
+    """Reports several problems at once, in one line each."""
 
     @property
     def lines(self) -> tuple[str, ...]:
-        """The lines, one per problem."""
+        """Returns the lines, one per problem."""
         return self.args
 
 
@@ -65,7 +65,7 @@ class Collector:
                     self.lines.append(line)
 
     def close(self) -> None:
-        """Raises what was gathered, if anything was; of very many lines their number."""
+        """Raises what was gathered, if anything was; if there are very many lines, their number."""
         if len(self.lines) > MOST_LINES:
             more = f"{len(self.lines) - MOST_LINES} more such lines are not shown"
             raise Problems(*self.lines[:MOST_LINES], more)

@@ -142,7 +142,7 @@ def extrapolate(job: Job, facts: Checked, measured: Measured) -> Estimate:
 
 @dataclass(frozen=True)
 class Rate:
-    """A probe's result for a progress bar: its name, total units, and seconds per unit."""
+    """Is a probe's result for a progress bar: its name, total units, and seconds per unit."""
 
     name: str
     total: int

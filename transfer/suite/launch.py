@@ -63,7 +63,7 @@ class Launcher(Protocol):
 
 @dataclass
 class Running:
-    """A started job."""
+    """Is a started job."""
 
     job: Job
     process: Process

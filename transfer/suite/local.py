@@ -14,7 +14,7 @@ from transfer.suite.plan import Job
 
 
 class LocalLauncher:
-    """See `transfer.suite.launch.Launcher`.
+    """Starts jobs on this machine; see `transfer.suite.launch.Launcher`.
 
     If a job takes G GPUs, slot s uses the GPUs s * G to s * G + G - 1 of `gpus`. If there are more
     slots than GPUs, the count wraps around and slots share GPUs.
@@ -53,7 +53,7 @@ class LocalLauncher:
 
 
 class LocalProcess:
-    """See `transfer.suite.launch.Process`."""
+    """Is a job's process on this machine; see `transfer.suite.launch.Process`."""
 
     def __init__(
         self,
@@ -77,7 +77,7 @@ class LocalProcess:
 
     @property
     def pid(self) -> int:
-        """The process id of the command itself."""
+        """Returns the process id of the command itself."""
         return self.process.pid
 
     def poll(self) -> int | None:

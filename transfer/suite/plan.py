@@ -22,7 +22,7 @@ from transfer.suite.config import TASK_FOLDERS, Entry, read_entries
 
 @dataclass(frozen=True)
 class Job:
-    """One command of the suite."""
+    """Describes one command of the suite."""
 
     name: str
     command: tuple[str, ...]
@@ -47,17 +47,17 @@ class Job:
 
     @property
     def processes(self) -> int:
-        """The number of the command's processes on all nodes."""
+        """Returns the number of the command's processes on all nodes."""
         return self.gpus * self.nodes
 
     @property
     def mark(self) -> Path:
-        """The file that says that the command ended without an error."""
+        """Returns the file that says that the command ended without an error."""
         return self.output / "finished.txt"
 
     @property
     def progress_folder(self) -> Path:
-        """The folder of the command's progress.json; see `pretrain.common.progress`."""
+        """Returns the folder of the command's progress.json; see `pretrain.common.progress`."""
         trial = re.fullmatch(r"trial_(\d+)", self.results[0].parent.name) if self.results else None
         return progress_folder(self.output, int(trial[1])) if trial else self.output
 

@@ -21,7 +21,7 @@ from transfer.suite.log_tail import last_line
 
 POLL_SECONDS = 0.2
 STOP_SECONDS = 5.0
-LEAST_UPDATES = 3  # of a progress bar, before its rate is used
+LEAST_UPDATES = 3  # a progress bar's rate is used only after so many updates
 # Updates before a rate can be steady; largest relative difference between the rate of the later
 # half and the rate of all updates
 STEADY_UPDATES, STEADY = 6, 0.05
@@ -33,7 +33,9 @@ PATIENCE_SECONDS = 180.0  # for a slow start or step, in addition to the request
 
 @dataclass
 class Stage:
-    """A progress bar of `total` units, seen from `begin` (`first` done) to `last` (`done`)."""
+    """Describes a progress bar of `total` units, seen from `begin` (`first` done) to `last`
+    (`done`).
+    """
 
     name: str
     total: int
@@ -80,8 +82,8 @@ class Measured:
 
     stages: list[Stage] = field(default_factory=list)
     start_seconds: float = 0.0  # before the first timed stage
-    seconds: float | None = None  # of the complete command, if it ended within the probe
-    memory_bytes: int = 0  # peak memory: of the GPUs if there are any, otherwise of the host
+    seconds: float | None = None  # the complete command took them; None: it had not ended yet
+    memory_bytes: int = 0  # peak memory of the GPUs, or of the host if it has none
     on_gpu: bool = False
     failure: str = ""
 
@@ -159,7 +161,7 @@ def _note(result: Measured, bar: Progress, now: float) -> None:
 
 
 class Memory:
-    """The peak memory since the start.
+    """Measures the peak memory since the start.
 
     On GPUs it is the increase over the memory in use before, which includes other programs that
     start on the same GPU. Without GPUs it is the host memory of the process itself.

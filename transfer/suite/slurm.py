@@ -65,7 +65,7 @@ class Command:
         return status
 
     def checkpoint(self) -> Any:
-        """Called by submitit on preemption: stops the command, and returns what to run next."""
+        """Stops the command and returns what to run next. submitit calls it on preemption."""
         import submitit
 
         if self.process is not None:
@@ -90,7 +90,7 @@ def torchrun(
 
 
 class SlurmLauncher:
-    """See `transfer.suite.launch.Launcher`."""
+    """Starts jobs on SLURM; see `transfer.suite.launch.Launcher`."""
 
     def __init__(
         self,
@@ -194,7 +194,7 @@ class SlurmLauncher:
 
 
 class SlurmProcess:
-    """See `transfer.suite.launch.Process`."""
+    """Is a job on SLURM; see `transfer.suite.launch.Process`."""
 
     job: Any  # submitit's job
 
@@ -255,7 +255,9 @@ class SlurmProcess:
 
 
 class Queue:
-    """The states of this user's SLURM jobs, queried for all at once and not too often."""
+    """Knows the states of this user's SLURM jobs, which are queried for all at once and not too
+    often.
+    """
 
     def __init__(self) -> None:
         self._states: dict[str, str] = {}

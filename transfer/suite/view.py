@@ -127,7 +127,9 @@ class TextView:
 
 
 class JsonView:
-    """One JSON object per line: events, progress of running jobs, and an end with all states."""
+    """Prints one JSON object per line: events, progress of running jobs, and an end with all
+    states.
+    """
 
     def __init__(self, stream: TextIO | None = None, every_seconds: float = 10.0) -> None:
         self.stream, self.every_seconds = stream or sys.stdout, every_seconds

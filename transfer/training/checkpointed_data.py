@@ -15,12 +15,12 @@ from pretrain.data.fingerprint import Fingerprint, check_training_data
 
 
 class CheckpointedData:
-    """A part of the checkpoints, `data`; on a resume it compares the data with that of this run."""
+    """Is the part `data` of the checkpoints; on a resume it compares it with this run's data."""
 
     def __init__(self, checkpointer: Checkpointer, data: Fingerprint) -> None:
         """
         Args:
-            data: of the training images, the same on all processes.
+            data: fingerprint of the training images, the same on all processes.
         """
         self._checkpointer, self._data, self._compared = checkpointer, data, False
         checkpointer.add_checkpointable("data", self)

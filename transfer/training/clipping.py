@@ -23,7 +23,7 @@ BY_VALUE, BY_NORM = "value", "norm"
 class Clipping:
     """The node SOLVER.CLIP_GRADIENTS, where it is on."""
 
-    kind: str  # value or norm
+    kind: str  # "value" or "norm"
     limit: float
     norm: float  # which norm; 2: the Euclidean one
 
@@ -44,7 +44,9 @@ class Clipping:
     def _clip(self, optimizer: Optimizer, *_: Any) -> None:
         for group in optimizer.param_groups:
             for parameter in group["params"]:
-                if parameter.grad is None:  # of a map that nothing uses; torch's functions raise
+                if (
+                    parameter.grad is None
+                ):  # its map is not used by anything; torch's functions raise
                     continue
                 if self.kind == BY_VALUE:
                     clip_grad_value_(parameter, self.limit)

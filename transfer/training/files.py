@@ -40,7 +40,9 @@ NUMBERED, KEPT = re.compile(r"model_\d+\.pth"), 2
 
 @dataclass(frozen=True)
 class Fitted:
-    """The trained model's file, and the wall-clock seconds of training, including resumed parts."""
+    """Holds the trained model's file, and the wall-clock seconds of training, including resumed
+    parts.
+    """
 
     model_file: Path
     seconds: float
@@ -105,7 +107,9 @@ def load_newest_training(output: Path) -> tuple[dict[str, Any], Path] | None:
 def checked_training(state: Any, path: Path) -> dict[str, Any]:
     """Returns the content read from `path` if it is a periodic checkpoint; otherwise InputError."""
     if not isinstance(state, dict) or not {"model", "optimizer", "iteration"} <= set(state):
-        raise InputError(f"{path} is not a checkpoint of a model in training")
+        raise InputError(
+            f"{path} is not a checkpoint of a model in training; restore it, or remove it"
+        )
     return state
 
 

@@ -25,7 +25,7 @@ Item = TypeVar("Item")  # a sample of a task: an image with its annotations
 
 
 class PackedSamples:
-    """Samples in one byte array, whose memory forked workers share.
+    """Keeps samples in one byte array, whose memory forked workers share.
 
     A list of Python objects would be copied page by page because their reference counts change:
     about a gigabyte per worker for COCO.

@@ -33,7 +33,7 @@ REMEDY = "lower SOLVER.BASE_LR, or lengthen SOLVER.WARMUP_ITERS"
 
 @dataclass(frozen=True)
 class Step:
-    """A finished optimizer step.
+    """Describes a finished optimizer step.
 
     Attributes:
         losses: losses of this process, by name.
@@ -48,7 +48,7 @@ class Step:
 
     @property
     def loss(self) -> float:
-        """The sum of the losses."""
+        """Returns the sum of the losses."""
         return sum(self.losses.values())
 
 

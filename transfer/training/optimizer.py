@@ -90,7 +90,7 @@ def convnext_layer_factor(name: str, *, decay: float, blocks: int) -> float:
 
     Args:
         name: timm's behind `backbone.bottom_up.network.`, or `backbone.` in a segmenter.
-        blocks: of the third stage: 9 make 6 groups, 27 make 12.
+        blocks: number of blocks of the third stage: 9 make 6 groups, 27 make 12.
     """
     last = 3 + -(-blocks // 3)
     group = last + 1

@@ -17,7 +17,7 @@ DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 class Precision:
-    """The precision of a training step; without a dtype, it computes in float32."""
+    """Describes the precision of a training step; without a dtype, it computes in float32."""
 
     def __init__(self, dtype: torch.dtype | None = None, device_type: str = "cpu") -> None:
         """Args: device_type: "cuda" or "cpu", where the model is."""

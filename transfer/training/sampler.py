@@ -17,7 +17,8 @@ from torch import Tensor
 from torch.utils.data import Sampler
 
 Batch = list[tuple[int, int]]
-REPEATING = "RepeatFactorTrainingSampler"  # of DATALOADER.SAMPLER_TRAIN: see `repeat_factors`
+# A value of DATALOADER.SAMPLER_TRAIN: see `repeat_factors`.
+REPEATING = "RepeatFactorTrainingSampler"
 
 
 def training_order(size: int, seed: int) -> Iterator[int]:
@@ -93,8 +94,8 @@ class GroupedBatches(Sampler[Batch]):
         start_batch: int = 0,
         factors: Tensor | None = None,
     ) -> None:
-        """`batch_size` is per process; the first `start_batch` batches are skipped. `factors`: of
-        `repeat_factors`; None: each image comes once an epoch."""
+        """`batch_size` is per process; the first `start_batch` batches are skipped. `factors` are
+        those of `repeat_factors`; None: each image comes once an epoch."""
         self.landscape = list(landscape)
         self.batch_size = batch_size
         self.seed = seed

@@ -18,7 +18,7 @@ ROUNDING = 1e-6  # share of a run that a place in it may be rounded down by (fvc
 
 @dataclass(frozen=True)
 class Schedule:
-    """Learning rate over iterations: warmup, then one of SHAPES.
+    """Computes the learning rate over iterations: warmup, then one of SHAPES.
 
     The shapes are steps ("WarmupMultiStepLR"), `num_decays` steps of equal length
     ("WarmupStepWithFixedGammaLR"), half a cosine ("WarmupCosineLR") and (1 - progress) ** power
@@ -36,8 +36,8 @@ class Schedule:
     warmup_factor: float = 0.001
     warmup_method: str = "linear"
     end_factor: float = 0.0
-    power: float = 0.9  # of WarmupPolyLR
-    num_decays: int = 3  # of WarmupStepWithFixedGammaLR
+    power: float = 0.9  # only WarmupPolyLR uses it
+    num_decays: int = 3  # only WarmupStepWithFixedGammaLR uses it
     rescale: bool = False
 
     def __post_init__(self) -> None:

@@ -30,7 +30,7 @@ Load = Callable[[Mapping[str, Tensor]], object]  # loads a state_dict into a mod
 
 
 class HasRunning(Protocol):
-    """A model that keeps numbers of its training from step to step, each process its own."""
+    """Is a model that keeps numbers of its training from step to step, each process its own."""
 
     running: dict[str, float]
 
@@ -65,7 +65,7 @@ def restore_state(
 
 
 class TrainingState:
-    """A model in training by iterations.
+    """Holds a model in training by iterations.
 
     Attributes:
         start_iter: first iteration to run, 0 unless restored.

@@ -21,7 +21,7 @@ from transfer.results.data_of_records import known_data
 
 
 class OpenedSet(Protocol):
-    """The identity of a split's data; see `transfer.trials.task.ImageSet`."""
+    """Holds the identity of a split's data; see `transfer.trials.task.ImageSet`."""
 
     @property
     def name(self) -> str: ...
@@ -35,7 +35,7 @@ class OpenedSet(Protocol):
 
 @dataclass(frozen=True)
 class RunData:
-    """The training data and the test data of a run."""
+    """Holds the training data and the test data of a run."""
 
     train: OpenedSet
     test: OpenedSet
@@ -47,12 +47,14 @@ class RunData:
 
     @cached_property
     def known(self) -> dict[str, Fingerprint]:
-        """The fingerprints of both splits, "train" and "test"."""
+        """Returns the fingerprints of both splits, "train" and "test"."""
         return {"train": self.train.fingerprint, "test": self.test.fingerprint}
 
     @cached_property
     def shared(self) -> SharedImages | None:
-        """Test images that are also training images; None if there are too many to compare."""
+        """Returns the test images that are also training images; None if there are too many to
+        compare.
+        """
         return find_shared(self.train.origin, self.test.origin)
 
     def warn_of_shared(self) -> None:

@@ -43,7 +43,7 @@ WEIGHTS_FILE, DATA_FILE = "weights.sha256", "data.json"
 
 @dataclass(frozen=True)
 class Request:
-    """What the command line asks for.
+    """Says what the command line asks for.
 
     Attributes:
         config: a path, or a name below configs/.
@@ -68,7 +68,7 @@ class Request:
 
     @cached_property
     def opened(self) -> OpenedWeights:
-        """The opened file of `weights`; each process reads it once."""
+        """Returns the opened file of `weights`; each process reads it once."""
         return OpenedWeights(self.weights)
 
     def folders(self) -> dict[int, Path]:
@@ -84,26 +84,26 @@ class Request:
 
 
 class ImageSet(Protocol):
-    """A split of a data set."""
+    """Is a split of a data set."""
 
     @property
     def name(self) -> str:
-        """The name in DATASETS."""
+        """Returns the name in DATASETS."""
         ...
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """The names of the classes, in their order."""
+        """Returns the names of the classes, in their order."""
         ...
 
     @property
     def origin(self) -> Origin:
-        """Where the images come from."""
+        """Returns where the images come from."""
         ...
 
     @property
     def fingerprint(self) -> Fingerprint:
-        """The fingerprint of the data."""
+        """Returns the fingerprint of the data."""
         ...
 
     def __len__(self) -> int:
@@ -131,7 +131,7 @@ class Job(Generic[SetT]):
 
     @cached_property
     def data(self) -> RunData:
-        """The data of all trials, before a trial draws a part of it."""
+        """Returns the data of all trials, before a trial draws a part of it."""
         train = self.train_set if self.drawn_from is None else self.drawn_from()
         return RunData.of(train, self.test_set)
 
@@ -141,7 +141,7 @@ JobT = TypeVar("JobT", bound=Job)
 
 @dataclass
 class Trial:
-    """One trial in progress: its number, folder, seed and start time."""
+    """Is one trial in progress: its number, folder, seed and start time."""
 
     number: int
     folder: Path
@@ -209,7 +209,7 @@ class Scored:
 
 @dataclass(frozen=True)
 class Cost:
-    """The cost of a trial.
+    """Holds the cost of a trial.
 
     It has the iterations of the optimizer (0: no gradient steps), the number of images at once in
     all processes together, and the number of passes over the test images.
@@ -221,7 +221,7 @@ class Cost:
 
 
 class Task(Protocol[JobT]):
-    """The interface of a transfer task; all processes call its methods in the same order.
+    """Is the interface of a transfer task; all processes call its methods in the same order.
 
     Attributes:
         name: name in `tasks.TASKS`.
@@ -353,12 +353,25 @@ class Task(Protocol[JobT]):
         Raises:
             InputError: they do not fit, or the task cannot score a trained model.
         """
-        raise InputError(f"the task of {request.config} has no trained model to score")
+        raise InputError(_nothing_to_score(request))
 
     def evaluate(self, request: Request, trained: Trained[Any]) -> Scored | None:
-        """Scores the trained model in `request.weights`; None on every process except the first."""
-        raise InputError(f"the task of {request.config} has no trained model to score")
+        """Scores the trained model in `request.weights`; None on every process except the first.
+
+        Raises InputError if the task has no such models.
+        """
+        raise InputError(_nothing_to_score(request))
 
     def show_data(self, request: Request, count: int) -> list[Path]:
-        """Writes pictures of the training images into the output folder; returns their paths."""
-        raise InputError(f"the task of {request.config} has no pictures of its training data")
+        """Writes pictures of the training images into the output folder; returns their paths.
+
+        Raises InputError if the task has no such pictures.
+        """
+        raise InputError(
+            f"the task of {request.config} has no pictures of its training data; leave out "
+            "--show-data"
+        )
+
+
+def _nothing_to_score(request: Request) -> str:
+    return f"the task of {request.config} has no trained model to score; leave out --eval-only"

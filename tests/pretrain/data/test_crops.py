@@ -27,7 +27,7 @@ def test_boxes_equal_torchvision(
         numbers = random.Random(seed)
 
         class Filled:
-            """Stands for the tensor whose `uniform_` torchvision reads."""
+            """It replaces the tensor whose `uniform_` torchvision reads."""
 
             def uniform_(self, low: float, high: float) -> torch.Tensor:
                 return torch.tensor([numbers.uniform(float(low), float(high))], dtype=torch.float64)

@@ -70,7 +70,7 @@ def test_random_phase_moves_the_grid() -> None:
     mask = draw(replaced(GRID, random_phase=True, ratio=0.5)).mask[:, 0]
     columns = (mask[:, :, 1:] != mask[:, :, :-1]).any(1)
     assert columns.any(0).all(), "an edge at every column in some image"
-    for image in columns[:50]:  # within one image all edges lie a multiple of a cell apart
+    for image in columns[:50]:  # within one image all edges are a multiple of a cell apart
         places = image.nonzero().squeeze(1)
         assert len((places % 8).unique()) <= 1
     everywhere = mask.float().mean(0)

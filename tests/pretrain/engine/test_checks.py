@@ -10,9 +10,10 @@ import torch
 from fvcore.common.config import CfgNode
 
 from pretrain.common.errors import InputError
-from pretrain.data.build import build_view_maker
+from pretrain.data.build import build_view_maker, crop_specs
 from pretrain.data.datasets import ArrayImages
 from pretrain.engine.checks import check_backbone, check_config, check_monitor, queue_note
+from pretrain.methods.build import build_method
 
 MOCO = ("METHOD.BASE", "moco_v2")
 MSN = ("METHOD.NAME", "msn", "VIEWS.B.COUNT", 1)
@@ -98,6 +99,31 @@ def test_small_views_are_held_against_their_own_size(
     with pytest.raises(InputError, match="blur kernel of 17 px is too large for images of 8 px"):
         build_view_maker(tiny_config(*MSN, *small))
     build_view_maker(tiny_config(*MSN, *small, "VIEWS.FOCAL.BLUR_PROB", 0.0))
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "told"),
+    [
+        ("VIEWS.JITTER", (0.4, 0.4, 0.4, 0.9), "^VIEWS: hue 0.9 must be"),
+        ("VIEWS.SIZE", 0, "^VIEWS: crop size 0 must be at least 1 px$"),
+        ("VIEWS.BLUR_KERNEL", 4, "^VIEWS: blur kernel size 4 must be"),
+        ("VIEWS.CROP_SCALE", (0.9, 0.1), r"^VIEWS: crop scale \(0.9, 0.1\) must be"),
+        ("VIEWS.FOCAL.CROP_SCALE", (0.9, 0.1), "^VIEWS.FOCAL: crop scale"),
+        ("MASK.GRID_SIZE", 0, "^MASK: mask grid_size 0 must be at least 1 px$"),
+        ("MASK.NOISE_STD", -1.0, "^MASK: mask noise_std -1.0 must not be negative$"),
+        ("MASK.BLUR_SIGMA", 0.0, "^MASK: mask blur_sigma 0.0 must be above 0$"),
+        ("HIGHPASS.SIGMA", -1.0, "^HIGHPASS: high-pass sigma -1.0 must be above 0"),
+        ("METHOD.PROJECTOR.LAYERS", 0, "^METHOD.PROJECTOR.LAYERS: a projector needs"),
+    ],
+)
+def test_a_bad_value_is_told_with_its_node(
+    key: str, value: object, told: str, tiny_config: Callable[..., CfgNode]
+) -> None:
+    cfg = tiny_config("METHOD.NAME", "mscn", "VIEWS.A.HIGHPASS", True, key, value)
+    with pytest.raises(InputError, match=told):
+        build_view_maker(cfg)
+        crop_specs(cfg)
+        build_method(cfg)
 
 
 class Encoder(torch.nn.Module):

@@ -374,7 +374,7 @@ def test_a_run_continues_with_other_keys_of_the_machine_and_of_watching(
         if key.startswith((*free, "PRECISE_BN.")):
             check_same_config(text, yaml.safe_dump(changed), tmp_path)
         else:
-            with pytest.raises(InputError, match=rf"another config: {key} \("):
+            with pytest.raises(InputError, match=rf"different config: {key} \("):
                 check_same_config(text, yaml.safe_dump(changed), tmp_path)
 
 

@@ -63,7 +63,7 @@ def test_two_processes_equal_one(tiny_config: Callable[..., CfgNode], tmp_path: 
         for key, value in whole.items():
             theirs = first[name][key]
             assert torch.equal(theirs, second[name][key]), f"{name}: {key} differs between them"
-            if key == "queue":  # the keys of a step lie in another order, which no loss sees
+            if key == "queue":  # the keys of a step have a different order, which no loss sees
                 theirs, value = (torch.sort(x, dim=1).values for x in (theirs, value))
             torch.testing.assert_close(
                 theirs, value, rtol=2e-3, atol=2e-4, msg=lambda text: f"{name}: {key}: {text}"

@@ -73,7 +73,7 @@ def same_step() -> Callable[..., None]:
     """same_step(method, call, slow): one step of `method` and of a copy, which must agree.
 
     call(method) and slow(copy of it) return losses; compared are they, the gradient of each
-    parameter (also where there is none) and all buffers afterwards.
+    parameter (also if there is none) and all buffers afterwards.
     """
 
     def check(

@@ -62,7 +62,7 @@ DAMAGED: dict[str, Callable[[dict[str, Any]], Any]] = {
     "a group less": lambda state: state["param_groups"].pop(),
     "a parameter less": lambda state: state["param_groups"][0]["params"].clear(),
     "no groups": lambda state: state.pop("param_groups"),
-    "groups of another type": lambda state: state.update(param_groups=5),
+    "groups of a different type": lambda state: state.update(param_groups=5),
     "no state": lambda state: state.pop("state"),
 }
 

@@ -104,7 +104,7 @@ def test_without_the_processors_file_the_class_default_is_said(tmp_path: Path, s
 
 
 def test_a_file_elsewhere_does_not_take_a_neighbours_word(tmp_path: Path, state: dict) -> None:
-    """A config.json of another tool says nothing about networks."""
+    """A config.json of a different tool does not say anything about networks."""
     other = {"learning_rate": 0.1}
     folder = folder_of(tmp_path / "a", state, config=other, preprocessor_config=STATED)
     assert read_weights(str(folder)).preprocess.mean == (0.5, 0.5, 0.5)

@@ -109,7 +109,7 @@ def test_evidence_is_what_the_table_says() -> None:
     listed |= {entry["format"] for entry in test_vits.CASES.values()}
     proven = {name for name, entry in FORMATS.items() if entry.evidence == "model class"}
     # In test_our_methods.py, test_facts.py, test_in_detectron2.py and the tests of ConvNets; others
-    # differ from a listed one in where the same names lie.
+    # differ from a listed one in where the same names are.
     elsewhere = {"mscn", "torchvision", "timm", "vitdet", "detectron2", "convnext"}
     elsewhere |= {"dino_student", "deepcluster_v2_bare", "timm_convnet"}
     assert proven - listed <= elsewhere

@@ -276,12 +276,12 @@ def test_what_a_repository_says_is_not_lost_without_a_word(
     with pytest.raises(InputError, match="hf-hub:org/net.*; give a file that you have downloaded"):
         read_weights("hf-hub:org/net:model.pth")
     assert read_weights("hf-hub:org/net:model.pth").backbone == "tiny_resnet"  # from the cache
-    (line,) = [found.getMessage() for found in caplog.records if "beside" in found.getMessage()]
-    assert line.startswith("hf-hub:org/net:model.pth: is there a config.json beside the weights?")
+    (line,) = [found.getMessage() for found in caplog.records if "next to" in found.getMessage()]
+    assert line.startswith("hf-hub:org/net:model.pth: it is not known if a config.json is next to")
     server.broken.clear()
     caplog.clear()
     read_weights("hf-hub:org/net:model.pth")
-    assert not [found for found in caplog.records if "beside" in found.getMessage()]
+    assert not [found for found in caplog.records if "next to" in found.getMessage()]
 
 
 def test_a_repository_of_transformers_says_its_preprocessing(

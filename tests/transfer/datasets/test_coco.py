@@ -307,7 +307,7 @@ def test_bad_files(folder: Path) -> None:
     with pytest.raises(InputError, match="no list 'images'"):
         read_json(path, folder)
     path.write_text(json.dumps({**content(), "images": []}))
-    with pytest.raises(InputError, match="lists no image"):
+    with pytest.raises(InputError, match="does not list any image"):
         read_json(path, folder)
 
 

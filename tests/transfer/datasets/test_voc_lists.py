@@ -100,7 +100,7 @@ def test_missing_and_repeated_names(tmp_path: Path) -> None:
     assert (names, missing) == (["a"], ["b", "c c"])
     with pytest.raises(InputError, match=r"listed more than once \(1: a\)"):
         findings.report()
-    with pytest.raises(InputError, match="list.txt lists no image"):
+    with pytest.raises(InputError, match="list.txt does not list any image"):
         read(tmp_path, "\ufeff\n\n")
 
 

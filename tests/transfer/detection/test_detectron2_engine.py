@@ -230,7 +230,7 @@ def test_a_vits_weights_reach_both_engines(tmp_path: Path) -> None:
 
 
 def test_plain_detectron2_follows_the_recipe(digits: Path, tmp_path: Path) -> None:
-    """RecipeTrainer in a user's own script: AdamW with falling rates, jittered squares."""
+    """RecipeTrainer in a user's own script: AdamW with a rate per layer, jittered squares."""
     from detectron2.config import get_cfg
 
     from transfer.detection.detectron2_plugin import register_datasets

@@ -68,7 +68,7 @@ def test_detector(case: str) -> None:
             wrong = np.unpackbits(value ^ expected).sum()
             assert wrong <= math.ceil(MASK_PIXELS * 8 * expected.size), key
         elif key.endswith("keypoints"):
-            # Another order of sums may move the highest place of a flat map.
+            # A different order of sums may move the highest place of a flat map.
             off = np.abs(value - expected)[..., :2].max(axis=-1) > BOX_PX
             assert off.mean() <= KEYPOINTS_OFF, key
             np.testing.assert_allclose(value[..., 2], expected[..., 2], rtol=1e-3, err_msg=key)

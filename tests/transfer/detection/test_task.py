@@ -84,7 +84,8 @@ def check_that_only_the_same_run_goes_on(output: Path) -> None:
     same = ("TEST.EVAL_PERIOD", "2", "TRANSFER.LOG_PERIOD", "1")
     check_trial_folders(TASK, TASK.prepare(request(output, *same, resume=True)))
     for more in (("SOLVER.BASE_LR", "0.5"), ("SEED", "7")):
-        with pytest.raises(InputError, match=f"trial_0 holds a run of another config: {more[0]}"):
+        told = f"trial_0 holds a run of a different config: {more[0]}"
+        with pytest.raises(InputError, match=told):
             check_trial_folders(TASK, TASK.prepare(request(output, *same, *more, resume=True)))
     mark = output / "trial_0" / "weights.sha256"
     kept = mark.read_text()

@@ -135,7 +135,7 @@ def test_the_folder_is_uploaded_and_read_back(
 def test_a_card_averages_what_a_report_does(
     source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Trials of one protocol, not of another one of its name, and no failed run."""
+    """Trials of one protocol, not of a different one with its name, and no failed run."""
     monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path / "digits"))
     make_digits(tmp_path / "digits", classification=(60, 10, 10), scenes=(1, 1, 1))
     own = {

@@ -123,7 +123,7 @@ def test_best_marks(results: Results) -> None:
 
 
 def test_a_method_beside_a_checkpoint(tmp_path: Path, write_run: Writer) -> None:
-    """Seeds of pretraining are no partners of a checkpoint's trials, and kNN's one trial hides no
+    """Seeds of pretraining are not paired with a checkpoint's trials, and kNN's one trial hides no
     spread between them."""
     for seed, level in enumerate((40.0, 46.0, 37.0)):
         facts = {"pretrain_seed": seed, "pretrain_config_sha256": "one"}

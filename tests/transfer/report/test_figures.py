@@ -73,7 +73,7 @@ def test_line_chart_places_points() -> None:
     root = ElementTree.fromstring(line_chart(lines, "t <1>", "x", "y"))
     (curve,) = root.iter("polyline")
     (x0, y0), (x1, y1) = (map(float, spot.split(",")) for spot in curve.get("points").split())
-    assert x0 < x1 and y0 > y1  # larger values lie higher
+    assert x0 < x1 and y0 > y1  # larger values are higher
     assert curve.find("title").text == "a & b" and root.get("aria-label") == "t <1>"
     assert _marks(root) == [(x0, y0), (x1, y1)]
 

@@ -71,7 +71,7 @@ def test_clean_results_raise_no_flag(tmp_path: Path, write_run: Writer) -> None:
 
 
 def test_accuracies_that_few_images_decide(tmp_path: Path, write_run: Writer) -> None:
-    """9 of 100 images wrong, or right, are too few; 10 are enough, and APs are no counts."""
+    """9 of 100 images wrong, or right, are too few; 10 are enough, and APs are not counts."""
     for name, right in (("a", 91), ("b", 90), ("c", 9), ("d", 100)):
         scores = (np.arange(100) < right) * 100.0
         write_run(name, "linear", {"top1": 0.0}, pictures=False, scores=scores)

@@ -172,7 +172,7 @@ def test_what_cannot_be_tested() -> None:
 
 
 def test_holm_by_hand() -> None:
-    # Sorted 0.01, 0.02, 0.03, 0.20 times 4, 3, 2, 1, made rising: 0.04, 0.06, 0.06, 0.20
+    # Sorted 0.01, 0.02, 0.03, 0.20 times 4, 3, 2, 1, made ascending: 0.04, 0.06, 0.06, 0.20
     assert holm([0.02, 0.2, 0.01, 0.03]) == pytest.approx([0.06, 0.2, 0.04, 0.06])
     assert holm([0.9, 0.6]) == [1.0, 1.0] and holm([]) == []
 

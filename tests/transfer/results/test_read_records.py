@@ -109,7 +109,7 @@ def test_malformed_files_are_named_and_left_out(tmp_path: Path) -> None:
 
 
 def test_an_old_copy_of_a_record_counts_once(tmp_path: Path) -> None:
-    """Schema 1 of one machine, schema 2 of another: the same run."""
+    """Schema 1 from one machine, schema 2 from a different one: the same run."""
     write_record(tmp_path / "a", _record())
     old = _record(schema=1)
     del old["checkpoint"]["proof"]

@@ -1,8 +1,8 @@
 """Segmenters against mmsegmentation: recorded numbers, and the package itself if it is installed.
 
-equality/record_golden.py made the golden files. Another processor may have summed in another order,
-so a few ReLUs change their side; the tolerances are three to five times the differences of runs
-restricted to AVX2 and to SSE4 from the recording with AVX512.
+equality/record_golden.py made the golden files. A different processor may have summed in a
+different order, so a few ReLUs change their side; the tolerances are three to five times the
+differences of runs restricted to AVX2 and to SSE4 from the recording with AVX512.
 """
 
 from __future__ import annotations

@@ -70,7 +70,7 @@ def test_classes_of_own_data(
 
 @pytest.mark.parametrize(
     "content, words",
-    [(b"caf\xe9\n", "not a list of classes in UTF-8"), (b" \n", "lists no class")]
+    [(b"caf\xe9\n", "not a list of classes in UTF-8"), (b" \n", "does not list any class")]
     + [(b"a\x1b[2J\n", "cannot be printed")],
 )
 def test_a_bad_list_of_classes_is_refused_in_one_line(
@@ -105,7 +105,7 @@ def test_layout_errors_show_the_expected_tree(
     (folder / "JPEGImages" / "val_0.jpg").unlink()
     refuse("semseg:own:val", "images are missing (1: ", "val_0.jpg)", "expected")
     (folder / "ImageSets" / "Segmentation" / "val.txt").write_text("\n")
-    refuse("semseg:own:val", "val.txt lists no image")
+    refuse("semseg:own:val", "val.txt does not list any image")
     with pytest.raises(InputError, match="listed twice: a, a"):
         open_sets(["semseg:own:train"], ["a", "a"])
 

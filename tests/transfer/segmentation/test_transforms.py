@@ -116,7 +116,7 @@ def test_crops_of_one_class_are_drawn_again() -> None:
 
 
 class Draws:
-    """Stands for a generator: `random` < 0.5 says yes; `uniform` returns what is listed."""
+    """It replaces a generator: `random` < 0.5 says yes; `uniform` returns what is listed."""
 
     def __init__(self, yes: list[bool], values: list[float]) -> None:
         self.yes, self.values = list(yes), list(values)

@@ -181,7 +181,7 @@ def test_records_of_another_config_are_not_taken_for_done(
     write_knn(folder, "random", "DATALOADER.NUM_WORKERS", "7")
     plan_only = ["--dry-run", "--probe-seconds", "0", "--task", "knn"]
     assert main([*suite, *plan_only]) == 0
-    assert "done  knn/untrained" in capsys.readouterr().out, "workers are no part of a protocol"
+    assert "done  knn/untrained" in capsys.readouterr().out, "workers are not part of a protocol"
     for change, told in {
         'PROTOCOL.K, "(5,)"': "PROTOCOL.K ([10, 20, 100] then, [5] now)",
         "SEED, 4": "SEED (0 then, 4 now)",

@@ -153,7 +153,8 @@ def test_what_has_a_record_is_skipped_and_the_rest_goes_on(tmp_path: Path) -> No
     task = Nothing()
     run_command(task, request(tmp_path, trials=3, first_trial=0, resume=True), num_gpus=1)
     assert [line for line in task.asked if "seed" in line] == ["trial 1, seed 5", "trial 2, seed 6"]
-    with pytest.raises(InputError, match=r"trial_0 holds a run of another config: RATE \(1.0 then"):
+    told = r"trial_0 holds a run of a different config: RATE \(1.0 then"
+    with pytest.raises(InputError, match=told):
         run_command(Nothing(), request(tmp_path, "RATE", "3.0", resume=True), num_gpus=1)
 
 

@@ -21,7 +21,8 @@ _MODEL = (("model",),)
 
 
 def heads_of_moco_v3(state: Mapping[str, Any], token: str) -> dict[str, int]:
-    """MoCo v3's ViT-S has 12 heads (its vits.py), all others have 6; the shapes are the same.
+    """Returns the number of heads: MoCo v3's ViT-S has 12 heads (its vits.py), all others have 6;
+    the shapes are the same.
 
     Args:
         token: how the class token's name ends.

@@ -88,7 +88,7 @@ _AVERAGED = {
 
 @dataclass(frozen=True)
 class Trunk:
-    """A backbone in a file.
+    """Describes a backbone in a file.
 
     Attributes:
         tensors: the converted tensors, by canonical name.
@@ -115,12 +115,14 @@ class Trunk:
 
     @property
     def explained(self) -> int:
-        """The number of tensors in the file that have a name of the backbone."""
+        """Returns the number of tensors in the file that have a name of the backbone."""
         return len(self.wanted.keys() & self.tensors.keys())
 
     @cached_property
     def part(self) -> float:
-        """The share of the backbone that is in the file with the right names and shapes, 0 to 1."""
+        """Returns the share of the backbone that is in the file with the right names and shapes, 0
+        to 1.
+        """
         return len(self._fitting()) / len(self.wanted)
 
     def _shape(self, name: str) -> tuple[int, ...] | None:
@@ -140,7 +142,7 @@ class Trunk:
 
     @property
     def rank(self) -> int:
-        """The rank among copies: the one with the lowest rank is read."""
+        """Returns the rank among copies: the one with the lowest rank is read."""
         own = ".".join(self.prefix.split(".")[self.shared :])
         spaced = re.sub(r"([a-z])([A-Z])", r"\1_\2", own)
         words = set(re.split(r"[._]", spaced.lower()))

@@ -29,7 +29,7 @@ DDP = "module."
 
 @dataclass(frozen=True)
 class KeyFormat:
-    """One project's way of naming a trunk inside a file.
+    """Describes one project's way of naming a trunk inside a file.
 
     Attributes:
         name: for `--source`; title: for people.
@@ -82,7 +82,7 @@ class KeyFormat:
 
 @dataclass(frozen=True)
 class Found:
-    """A format found in a file.
+    """Describes a format found in a file.
 
     Attributes:
         content: the content as the format views it.

@@ -27,7 +27,7 @@ PLACES = (
 )
 _FILE_NAME = re.compile(r"\S+\.(py|ya?ml|json)", re.IGNORECASE)
 _CONSTANTS = {"true": True, "false": False, "null": None}
-DEPTH = 30  # of nested values
+DEPTH = 30  # values nested deeper are not read
 
 
 def stored_config(content: Mapping[str, Any]) -> dict[str, Any]:

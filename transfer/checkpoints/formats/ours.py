@@ -48,7 +48,7 @@ OURS = (
             "projector": r"(projector|expander)\..*",
             "predictor": r"predictor\..*",
             "momentum copy": r"(momentum|target|teacher)_?\w*\..*",
-            "anchor network": r"anchor_\w+\..*",  # of MSN, which transfers its target network
+            "anchor network": r"anchor_\w+\..*",  # MSN transfers its target network
             "queue": r"queue\w*",
             "prototypes": r"prototypes(\..*)?",
             "classifier": r"(classifier|fc)\..*",

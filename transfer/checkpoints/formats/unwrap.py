@@ -31,14 +31,16 @@ WRAPPERS = frozenset(
     }
 )
 DDP = "module"
-DEPTH = 6  # of nested mappings that are looked into
+DEPTH = 6  # mappings nested deeper are not looked into
 _FLAT_PARAMETER = re.compile(r"(.*\.)?_?flat_param(_\d+)?")
 
 
 @dataclass
 class Unwrapped:
-    """Attributes: content: the content under unwrapped names; removed: by wrapper, the number of
-    names that had it.
+    """Holds a file's `content` under unwrapped names.
+
+    Attributes:
+        removed: the number of names that had a wrapper, by wrapper.
     """
 
     content: Mapping[str, Any]

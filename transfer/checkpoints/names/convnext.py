@@ -118,7 +118,7 @@ def table(spelling: str) -> dict[str, str]:
 
 @lru_cache
 def table_back(spelling: str) -> dict[str, str]:
-    """The inverse of `table`."""
+    """Inverts `table`."""
     return {own: canonical for canonical, own in table(spelling).items()}
 
 

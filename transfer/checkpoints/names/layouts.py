@@ -39,7 +39,7 @@ def _as_stored(name: str, tensor: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Layout:
-    """One way to store a trunk.
+    """Describes one way to store a trunk.
 
     Attributes:
         forth: returns the layout's name for a canonical one; None if the layout does not store it.

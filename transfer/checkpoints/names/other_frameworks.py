@@ -20,7 +20,7 @@ _NORM = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
 
 
 class Conv(NamedTuple):
-    """A convolution and its norm.
+    """Names a convolution and its norm.
 
     Attributes:
         conv, norm: canonical modules; place: order in the network, from 0; stage: from 0,
@@ -83,7 +83,7 @@ def simclr(conv: Conv) -> tuple[str, tuple[str, ...]]:
 
 
 def simclr_tf2(conv: Conv) -> tuple[str, tuple[str, ...]]:
-    """Returns TensorFlow 2's object paths."""
+    """Returns the names of the kernel and of the norm's tensors: TensorFlow 2's object paths."""
     if conv.part == "stem":
         layers, at, norm_at = "initial_conv_relu_max_pool", 0, 2
     else:

@@ -38,7 +38,7 @@ def to_detectron2(name: str) -> str | None:
 
 
 def from_detectron2(name: str) -> str | None:
-    """The inverse of `to_detectron2`; None for a name outside the table."""
+    """Inverts `to_detectron2`; returns None for a name outside the table."""
     module, _, leaf = name.rpartition(".")
     if module in _STEM_BACK:
         return f"{_STEM_BACK[module]}.{leaf}"
@@ -69,7 +69,7 @@ def to_hf(name: str) -> str | None:
 
 
 def from_hf(name: str) -> str | None:
-    """The inverse of `to_hf`; None for a name outside the table."""
+    """Inverts `to_hf`; returns None for a name outside the table."""
     kinds = "(convolution|normalization)"
     match = re.fullmatch(rf"embedder\.embedder\.{kinds}\.(\w+)", name)
     if match:
@@ -99,7 +99,7 @@ def to_numeric(name: str) -> str | None:
 
 
 def from_numeric(name: str) -> str | None:
-    """The inverse of `to_numeric`; None for a name outside the table."""
+    """Inverts `to_numeric`; returns None for a name outside the table."""
     return _replace_head(name, _NUMBERS_BACK)
 
 

@@ -38,7 +38,7 @@ def to_vitdet(name: str) -> str:
 
 
 def from_vitdet(name: str) -> str | None:
-    """The inverse of `to_vitdet`; None for a name without the prefix."""
+    """Inverts `to_vitdet`; returns None for a name without the prefix."""
     return name[len(VITDET) :] if name.startswith(VITDET) else None
 
 
@@ -48,7 +48,7 @@ def to_mm(name: str) -> str | None:
 
 
 def from_mm(name: str) -> str | None:
-    """The inverse of `to_mm`; None for a name outside the table."""
+    """Inverts `to_mm`; returns None for a name outside the table."""
     return _rename(name, "layers", "blocks", _MM_BLOCK_BACK, _MM_REST_BACK)
 
 

@@ -29,7 +29,7 @@ _LEAVES = ("weight", "bias")
 
 @dataclass(frozen=True)
 class Family:
-    """How related projects name the parts.
+    """Says how related projects name the parts.
 
     Attributes:
         block: pattern of the beginning of a block's names; its group is the block's number.
@@ -175,7 +175,7 @@ FAMILIES = {
 
 
 class VitTable:
-    """The names of one file: maps canonical names and pieces to the file's names, and back."""
+    """Maps canonical names and pieces to the names of one file, and back."""
 
     def __init__(self, family: Family, names: Collection[str]) -> None:
         found = frozenset(names)

@@ -1,7 +1,7 @@
 """ConvNeXt backbones by name: sizes, names and shapes of their tensors, timm's network.
 
-Canonical names are timm's. The small ones (atto to nano) have 1x1 convolutions where the others
-have linear layers, as in timm; ConvNeXt V2 has a response normalisation where V1 has a layer scale.
+Canonical names are timm's. The small ones (atto to nano) have 1x1 convolutions, the others
+linear layers, as in timm; V1 has a layer scale, and ConvNeXt V2 a response normalisation instead.
 Sources: arXiv 2201.03545 and 2301.00808, timm's models/convnext.py.
 """
 
@@ -36,8 +36,13 @@ LAST_NORM = ("head.norm.weight", "head.norm.bias")
 
 
 class ConvNext(NamedTuple):
-    """Attributes: depths: blocks of each stage; width: channels of the first stage, doubled in
-    each of the others; version: 1 or 2."""
+    """Describes a ConvNeXt.
+
+    Attributes:
+        depths: the number of blocks in each stage.
+        width: channels of the first stage; each later stage has twice as many.
+        version: 1 or 2.
+    """
 
     depths: tuple[int, ...]
     width: int

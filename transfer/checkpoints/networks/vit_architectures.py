@@ -30,8 +30,10 @@ Shapes = dict[str, tuple[int, ...]]
 
 
 class Size(NamedTuple):
-    """Attributes: heads: the usual number for this width; a different number is a fact of the
-    file.
+    """Describes a usual size of ViTs.
+
+    Attributes:
+        heads: the usual number for this width; a file that has a different number must say so.
     """
 
     name: str
@@ -58,8 +60,11 @@ _NAME = re.compile(
 
 
 class Vit(NamedTuple):
-    """Attributes: patch_size, image_size: in pixels; hidden: width of the hidden layer of the
-    MLPs, 0 for 4 D; the other fields are the parts of the name (see the module).
+    """Describes a ViT; the fields are the parts of its name (see the module).
+
+    Attributes:
+        patch_size, image_size: sides in pixels.
+        hidden: width of the hidden layer of the MLPs; 0 means 4 D.
     """
 
     width: int
@@ -78,7 +83,7 @@ class Vit(NamedTuple):
 
     @property
     def patches(self) -> int:
-        """Of an image."""
+        """Returns the number of patches of an image."""
         return (self.image_size // self.patch_size) ** 2
 
 
@@ -109,7 +114,7 @@ def vit_name(width: int, patch_size: int, image_size: int) -> str:
 
 
 def full_name(size: str, vit: Vit) -> str:
-    """The inverse of `parse_vit`."""
+    """Inverts `parse_vit`."""
     parts = [f"vit_{size}_patch{vit.patch_size}"]
     parts += ["ls"] * vit.layer_scale
     parts += [f"{'swiglu' if vit.gated else 'mlp'}{vit.hidden}"] if vit.hidden else []
@@ -190,7 +195,7 @@ def vit_candidates(found: Shapes) -> list[str]:
     """Returns the names of the ViTs, one per size, that fit the found names and shapes.
 
     A single tensor that is lost or has a wrong shape does not change the answer, but for tokens:
-    registers or a class token that are lost leave the tensors of another whole ViT.
+    registers or a class token that are lost leave the tensors of a different complete ViT.
     """
     if not any(name.startswith("blocks.") for name in found):
         return []

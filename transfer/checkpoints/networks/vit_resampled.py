@@ -36,7 +36,7 @@ RESAMPLE: dict[str, Callable[[Tensor, int, int], Tensor]] = {
 
 
 class ResampledVit(VisionTransformer):
-    """timm's ViT with `dynamic_img_size` and one more argument.
+    """Is timm's ViT with `dynamic_img_size` and one more argument.
 
     Without a rule, or on the grid that its positions are for, it is timm's to the bit: bicubic with
     antialiasing, which is also what DINOv2 with registers does.

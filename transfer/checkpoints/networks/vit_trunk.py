@@ -20,7 +20,7 @@ NORM_EPS = 1e-6
 
 
 def build_vit(vit: Vit, architecture: Mapping[str, Any]) -> VisionTransformer:
-    """Returns timm's ViT of these sizes, without classifier; other image sizes resample its
+    """Returns timm's ViT of these sizes, without classifier; different image sizes resample its
     positions.
 
     Args:

@@ -24,7 +24,7 @@ QUIET = 1e-2  # below this layer scale, too little of a block remains to be comp
 
 
 class Names(NamedTuple):
-    """The names of the parts in a file.
+    """Holds the names of the parts in a file.
 
     Attributes:
         stem: returns the name of the stem's convolution (0) or norm (1).
@@ -190,7 +190,7 @@ def _from_places(kernel: Tensor) -> Tensor:
 
 
 class TimmConvNext(nn.Module):
-    """timm's model; it returns the maps of the same stages."""
+    """Is timm's model; it returns the maps of the same stages."""
 
     def __init__(self, network: ConvNeXt) -> None:
         super().__init__()

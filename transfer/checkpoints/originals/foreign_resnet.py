@@ -45,7 +45,10 @@ def fill(network: Detectron2ResNet, tensors: Tensors, rows: Callable[..., Rows])
 
 
 def simclr_rows(network: Detectron2ResNet, tensors: Tensors) -> Rows:
-    """TensorFlow 1 numbers layers in the order in which they are made: shortcuts first."""
+    """Yields each convolution of `network` with its kernel and norm in the file.
+
+    TensorFlow 1 numbers layers in the order in which they are made: shortcuts first.
+    """
     for number, (conv, *_) in enumerate(_walk(network)):
         end = f"_{number}" if number else ""
         names = [f"batch_normalization{end}/{leaf}" for leaf in TENSORFLOW]
@@ -54,7 +57,9 @@ def simclr_rows(network: Detectron2ResNet, tensors: Tensors) -> Rows:
 
 
 def simclr_tf2_rows(network: Detectron2ResNet, tensors: Tensors) -> Rows:
-    """TensorFlow 2 numbers the layers of each list: convolution, norm, dropblock, ..."""
+    """Yields each convolution with its kernel and norm in the file. TensorFlow 2 numbers the layers
+    of each list: convolution, norm, dropblock, ...
+    """
     end = ".ATTRIBUTES/VARIABLE_VALUE"
     for conv, group, number, part in _walk(network):
         layers, at, norm_at = "initial_conv_relu_max_pool", 0, 2
@@ -86,7 +91,7 @@ def byol_rows(network: Detectron2ResNet, tensors: Tensors) -> Rows:
 
 
 def msra_rows(network: Detectron2ResNet, tensors: Tensors, folded: bool = False) -> Rows:
-    """Caffe2's blobs."""
+    """Yields each convolution with its kernel and norm, from Caffe2's blobs."""
     leaves = ("s", "b") if folded else ("gamma", "beta", "running_mean", "running_var")
     branches = {"shortcut": "1", "conv1": "2a", "conv2": "2b", "conv3": "2c"}
     for conv, group, number, part in _walk(network):
@@ -98,12 +103,16 @@ def msra_rows(network: Detectron2ResNet, tensors: Tensors, folded: bool = False)
 
 
 def msra_folded_rows(network: Detectron2ResNet, tensors: Tensors) -> Rows:
-    """Caffe2's blobs with a scale and a bias for each norm."""
+    """Yields each convolution with its kernel and norm, from Caffe2's blobs with a scale and a bias
+    for each norm.
+    """
     return msra_rows(network, tensors, folded=True)
 
 
 def separius_rows(network: Detectron2ResNet, tensors: Tensors) -> Rows:
-    """Yields `nn.Sequential`s of convolution and (norm, ReLU)."""
+    """Yields each convolution with its kernel and norm, from `nn.Sequential`s of convolution and
+    (norm, ReLU).
+    """
     leaves = ("weight", "bias", "running_mean", "running_var")
     for conv, group, number, part in _walk(network):
         path = f"net.{group + 1}.blocks.{number}"

@@ -18,7 +18,7 @@ from transfer.checkpoints.originals.resnet import SIZES
 
 
 class Pair(nn.Module):
-    """`convolution` and `normalization`."""
+    """Contains `convolution` and `normalization`."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1) -> None:
         super().__init__()
@@ -30,7 +30,7 @@ class Pair(nn.Module):
 
 
 class Layer(nn.Module):
-    """A block; `width` of a bottleneck's 3x3 convolution, None for a block of two 3x3."""
+    """Is a block; `width` of a bottleneck's 3x3 convolution, None for a block of two 3x3."""
 
     def __init__(
         self, inputs: int, outputs: int, stride: int, width: int | None, first: bool

@@ -17,10 +17,14 @@ from pretrain.common.lookup import find
 
 
 class Size(NamedTuple):
-    """Attributes: blocks: number in each stage; stem: its channels; width: that of the first
-    bottleneck;
-    large: whether the stem is 7x7 with pooling; groups: those of the bottlenecks' 3x3
-        convolutions."""
+    """Describes the layers of a ResNet.
+
+    Attributes:
+        blocks: the number of blocks in each stage.
+        stem: channels of the stem. large: whether the stem is 7x7 with pooling.
+        width: channels of the first bottleneck.
+        groups: groups of the bottlenecks' 3x3 convolutions.
+    """
 
     bottleneck: bool
     blocks: tuple[int, ...]
@@ -106,11 +110,11 @@ class Stem(nn.Module):
 
 
 class Block(nn.Module):
-    """Two 3x3 convolutions, or 1x1, 3x3, 1x1; a shortcut where shapes change.
+    """Has two 3x3 convolutions, or three of 1x1, 3x3, 1x1, and a shortcut if shapes change.
 
     Args:
         width: channels of a bottleneck's 3x3 convolution; None: a block of two convolutions.
-        groups: of that convolution.
+        groups: groups of that convolution.
         stride_in_1x1: a bottleneck strides in its first convolution instead of the 3x3.
     """
 

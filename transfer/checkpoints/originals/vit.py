@@ -125,7 +125,7 @@ class PlainVit(nn.Module):
         depth: int,
         eps: float = EPS,
     ) -> None:
-        """Args: eps: of the LayerNorms."""
+        """Args: eps: epsilon of the LayerNorms."""
         super().__init__()
         self.tensors, self.names = tensors, SPELLINGS[layout]
         if layout == "hf_vit" and not self._has("layers?\\.0\\.layernorm_before\\.weight"):
@@ -191,7 +191,7 @@ class PlainVit(nn.Module):
         return torch.cat([x[:, :, : -rows * columns], turned], dim=2)
 
     def _attend(self, x: Tensor, block: str, grid: tuple[int, int] | None) -> Tensor:
-        """Multi-head attention over tokens (N, L, D); grid: of the patches, if positions rotate."""
+        """Multi-head attention over tokens (N, L, D); grid: sides in patches, for rotation."""
         count, length, width = x.shape
         names, dot = self.names, self.names.dot
         parts = next(p for p in names.qkv if self._there(f"{block}{p[0]}{dot}weight"))
@@ -262,7 +262,7 @@ class PlainVit(nn.Module):
 
 
 class TimmVit(nn.Module):
-    """timm's model; it returns the tokens of the same stages."""
+    """Is timm's model; it returns the tokens of the same stages."""
 
     def __init__(self, network: VisionTransformer) -> None:
         super().__init__()

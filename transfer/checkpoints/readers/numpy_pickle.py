@@ -66,7 +66,7 @@ class Dtype:
         return int(self.spelled[1:])
 
     def made(self) -> np.dtype:
-        """Returns numpy's own dtype."""
+        """Returns numpy's own dtype. Raises NotPlain if numpy has no such dtype."""
         try:
             return np.dtype(f"{self.order}{self.spelled}{self.unit}")
         except TypeError as error:  # long doubles differ between machines
@@ -99,7 +99,10 @@ class Array:
 
 
 def reconstruct(subtype: Any, shape: Any, typecode: Any) -> Array:
-    """Replaces `numpy._core.multiarray._reconstruct`: returns an array that gets its state next."""
+    """Replaces `numpy._core.multiarray._reconstruct`: returns an array that gets its state next.
+
+    Raises NotPlain for a different class.
+    """
     if subtype is not Array:
         raise NotPlain(f"a numpy array of class {_named(subtype)}")
     return object.__new__(Array)

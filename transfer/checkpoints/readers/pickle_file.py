@@ -47,7 +47,10 @@ def _check_size(content: Any, file: Path) -> None:
     arrays = {id(array): array for array in _arrays(content)}
     declared = sum(array.nbytes for array in arrays.values())
     if declared > file.stat().st_size:
-        raise InputError(f"{file} declares {declared} bytes of arrays, more than the file has")
+        raise InputError(
+            f"{file} declares {declared} bytes of arrays, more than the file has; copy or download "
+            "it again"
+        )
 
 
 def _arrays(value: Any, depth: int = 0) -> Iterator[np.ndarray]:

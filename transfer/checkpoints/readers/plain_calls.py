@@ -43,7 +43,10 @@ def checked_key(key: Any, depth: int = 0) -> Any:
 
 
 def no_bytes(value: Any = b"") -> bytes:
-    """Replaces `bytes`, which old pickles call for empty bytes; a number would allocate memory."""
+    """Replaces `bytes`, which old pickles call for empty bytes.
+
+    Raises NotPlain for anything but bytes: a number would allocate memory.
+    """
     if type(value) not in (bytes, bytearray):
         raise NotPlain(f"a call of bytes with a value of the kind {type(value).__name__}")
     spend(len(value))

@@ -41,7 +41,7 @@ class RawFile:
         kind: "torch", "pickle", "safetensors" or "tensorflow".
         content: the outermost mapping.
         facts: the JSON text that this project adds, None if absent.
-        stamps: of `path` before it was read; see `_stamps`.
+        stamps: stamps of `path` before it was read; see `_stamps`.
     """
 
     path: Path
@@ -52,8 +52,8 @@ class RawFile:
 
     @cached_property
     def sha256(self) -> str:
-        """The sha256 of the bytes that were read (TensorFlow: of its index and data files, one
-        after another).
+        """Returns the sha256 of the bytes that were read (for TensorFlow, those of its index
+        and data files, one after another).
 
         Not every caller needs it, and it takes as long as reading.
 

@@ -19,7 +19,7 @@ PER_ITEM = 16  # number of bytes that an item of a container counts as
 
 
 class _Budget:
-    """Attributes: left: number of bytes, counted down."""
+    """Counts down `left`, the number of bytes that may still be read."""
 
     def __init__(self, size: int) -> None:
         self.left = TIMES * size + BEYOND

@@ -10,4 +10,6 @@ class ForbiddenGlobal(pickle.UnpicklingError):
 
 
 class NotPlain(pickle.UnpicklingError):
-    """Content that no weights file needs, such as an array of objects; the message names it."""
+    """Is raised for content that no weights file needs, such as an array of objects; the message
+    names it.
+    """

@@ -31,7 +31,7 @@ def check_sharing(content: Any, file: Path) -> None:
 
 
 class _Paths:
-    """Attributes: values: items of all containers that were looked at, each container once."""
+    """Counts `values`: the items of all containers that were looked at, each container once."""
 
     def __init__(self) -> None:
         self.values = 0

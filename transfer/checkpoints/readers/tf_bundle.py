@@ -37,7 +37,7 @@ class Damaged(Exception):
 
 @dataclass(frozen=True)
 class Entry:
-    """Attributes: offset, size: bytes in shard number `shard`."""
+    """Says where a tensor is: `size` bytes from byte `offset` on, in shard number `shard`."""
 
     dtype: int
     shape: tuple[int, ...]
@@ -74,7 +74,9 @@ def read_tf_bundle(file: Path, trust: bool = False) -> tuple[dict[str, Tensor], 
     try:
         entries = read_index(file)
     except (Damaged, struct.error, IndexError, UnicodeDecodeError) as error:
-        raise InputError(f"{file} is not a readable TensorFlow index: {error}") from error
+        raise InputError(
+            f"{file} is not a readable TensorFlow index ({error}); copy it again"
+        ) from error
     shards = data_files(file)
     left = max(HARMLESS_BYTES, sum(shard.stat().st_size for shard in shards))
     tensors = {}
@@ -114,10 +116,13 @@ def _tensor(file: Path, shards: list[Path], name: str, entry: Entry) -> Tensor:
         raise InputError(f"{file}: {name} {what}, which is not supported")
     dtype = np.dtype(DTYPES[entry.dtype])
     if math.prod(entry.shape) * dtype.itemsize != entry.size:
-        raise InputError(f"{file}: {name} has {entry.size} bytes for the shape {entry.shape}")
+        raise InputError(
+            f"{file}: {name} has {entry.size} bytes for the shape {entry.shape}; copy it again"
+        )
     if entry.shard >= len(shards):
         raise InputError(
-            f"{file}: {file.stem}.data-{entry.shard:05d}-of-... is not in the same folder"
+            f"{file}: {file.stem}.data-{entry.shard:05d}-of-... is not in the same folder; copy it "
+            "there"
         )
     shard = shards[entry.shard]
     if entry.offset + entry.size > shard.stat().st_size:

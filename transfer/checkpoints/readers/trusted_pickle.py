@@ -30,7 +30,7 @@ class Absent:
         """Forgets the arguments."""
 
     def __setstate__(self, state: object) -> None:
-        """Keeps the attributes of a mapping; of a pair with slots, its first part."""
+        """Keeps the attributes of a mapping, or those of the first part of a pair with slots."""
         state = state[0] if isinstance(state, tuple) and state else state
         if isinstance(state, Mapping):
             self.__dict__.update({str(key): value for key, value in state.items()})

@@ -37,7 +37,7 @@ logger = logging.getLogger(__name__)
 
 
 class FeatureTable:
-    """Features of N images in memory. Batch b starts at row b * batch_size.
+    """Holds features of N images in memory. Batch b starts at row b * batch_size.
 
     Attributes:
         pending: numbers of the batches that have not been computed yet, in order.
@@ -72,7 +72,7 @@ class FeatureTable:
 
 
 class KeptTable(FeatureTable):
-    """Features of N images on disk; starts from what an earlier run left in the folder."""
+    """Holds features of N images on disk; it starts from what an earlier run left in the folder."""
 
     def __init__(self, folder: Path, rows: int, batch_size: int) -> None:
         """Reads what is in `folder`, CACHE_DIR/KEY. The caller holds its lock if it is writable."""

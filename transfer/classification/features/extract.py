@@ -70,7 +70,7 @@ class Features:
 
 @dataclass(frozen=True)
 class Extracted:
-    """The features that all trials on the same weights share.
+    """Holds the features that all trials on the same weights share.
 
     Attributes:
         sha256: sha256 of the weights.

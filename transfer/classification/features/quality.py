@@ -35,7 +35,7 @@ CHUNK = 4096  # rows of a product
 
 @dataclass(frozen=True)
 class RandomCrops:
-    """A random resized crop of each image, flipped or not; the same crops in every run."""
+    """Reads a random resized crop of each image, flipped or not; the same crops in every run."""
 
     images: Images
     view: int
@@ -47,7 +47,7 @@ class RandomCrops:
 
     @property
     def origin(self) -> Origin:
-        """The origin of the images that are cropped."""
+        """Returns the origin of the images that are cropped."""
         return self.images.origin
 
     def read(self, index: int) -> Image.Image:

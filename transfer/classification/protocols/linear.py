@@ -117,7 +117,7 @@ class Solver:
 
 @dataclass(frozen=True)
 class Heads:
-    """L linear classifiers, and their training loss.
+    """Holds L linear classifiers, and their training loss.
 
     Attributes:
         weight: (D, L * C).

@@ -39,7 +39,7 @@ logger = logging.getLogger(__name__)
 
 TOP1, MEAN_PER_CLASS, ELEVEN_POINT_MAP = "top1", "mean_per_class", "mAP_11point"
 METRICS = {name: name for name in (TOP1, MEAN_PER_CLASS, ELEVEN_POINT_MAP)}
-HOLDOUT_SEED = 0  # of the images that are held out if there is no validation set
+HOLDOUT_SEED = 0  # it draws the images that are held out if there is no validation set
 
 
 def check(cfg: CfgNode, trials: int) -> Data:

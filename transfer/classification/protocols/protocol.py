@@ -34,7 +34,7 @@ class KeptFeatures:
 
 @dataclass(frozen=True)
 class ClassificationJob(Job[Split]):
-    """Everything that all trials share.
+    """Holds everything that all trials share.
 
     Attributes:
         transform: how a test image becomes a crop; also a training image if features are used.
@@ -64,7 +64,7 @@ class ClassificationJob(Job[Split]):
 
 @dataclass(frozen=True)
 class Data:
-    """The images of a protocol's trials, as its check returns them.
+    """Holds the images of a protocol's trials, as its check returns them.
 
     Attributes:
         train: the training images that the protocol uses, perhaps not all of DATASETS.TRAIN.
@@ -91,7 +91,7 @@ Check = Callable[[CfgNode, int], Data]
 
 @dataclass(frozen=True)
 class OnFeatures:
-    """A protocol on cached features of a frozen backbone; only the first process scores it.
+    """Is a protocol on cached features of a frozen backbone; only the first process scores it.
 
     Attributes:
         names: values of PROTOCOL.NAME.
@@ -107,7 +107,7 @@ class OnFeatures:
 
 @dataclass(frozen=True)
 class Training:
-    """A protocol that trains a network on the images; all processes compute its score together.
+    """Is a protocol that trains a network on the images; all processes compute its score together.
 
     Attributes:
         names: values of PROTOCOL.NAME.

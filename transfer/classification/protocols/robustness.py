@@ -90,8 +90,8 @@ def read_head(cfg: CfgNode, number: int) -> HeadOfTrial:
     """Reads the head and the record of one trial of the run HEAD.RUN.
 
     Raises:
-        InputError: there is none, the trial's protocol leaves none, or its crops or its training
-            data are different.
+        InputError: there is no such head, the trial's protocol does not leave any, or its crops or
+            its training data are different.
     """
     if not cfg.HEAD.RUN:
         raise InputError(
@@ -131,7 +131,9 @@ def check_head_config(cfg: CfgNode, theirs: CfgNode, place: str) -> None:
         node, _, name = key.partition(".")
         ours, its = cfg[node][name], theirs[node][name]
         if ours != its:
-            raise InputError(f"{key} is {ours}, but the head in {place} is trained with {its}")
+            raise InputError(
+                f"{key} is {ours}, but the head in {place} is trained with {its}; set it to this"
+            )
 
 
 def relabelled(split: Split, classes: Sequence[str]) -> Split:
@@ -274,7 +276,7 @@ def _open_test(cfg: CfgNode, classes: Sequence[str]) -> Split:
         if len(test.classes) != len(classes):
             raise InputError(
                 f"{name} has {len(test.classes)} numbered class folders, but the head has "
-                f"{len(classes)} classes; folder i is class i of all of them"
+                f"{len(classes)} classes; name a set that has a folder for each class"
             )
         test = replace(test, classes=tuple(classes))
     test = relabelled(test, classes)

@@ -95,7 +95,7 @@ PROTOCOL = OnFeatures(names=("svm", LOW_SHOT), check=check, score=score)
 
 
 class SvmResult(NamedTuple):
-    """The SVMs of all classes.
+    """Holds the SVMs of all classes.
 
     Attributes:
         per_class: AP of each class in percent.
@@ -109,7 +109,7 @@ class SvmResult(NamedTuple):
 
     @property
     def mean_ap(self) -> float:
-        """The mean AP in percent."""
+        """Returns the mean AP in percent."""
         return float(self.per_class.mean())
 
 
@@ -243,7 +243,9 @@ def check_targets(
                 "folds of SVM.FOLDS; lower it, or train on more images"
             )
         if not (test_targets[:, c] == 1).any():
-            raise InputError(f"class {name} has no positive test image: its AP is not defined")
+            raise InputError(
+                f"class {name} has no positive test image, so its AP is not defined; add one"
+            )
 
 
 def _cross_validate(

@@ -66,7 +66,7 @@ PRINTED = ("", "top1", "top1_best", "both")
 
 @dataclass(frozen=True)
 class Shared:
-    """What all training runs of a trial share: the runs that try a rate, and the final run."""
+    """Holds what a trial's training runs share: those that try a rate, and the final run."""
 
     job: ClassificationJob
     trial: Trial

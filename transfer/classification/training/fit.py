@@ -201,7 +201,7 @@ def _restore(
 
 def _own_part(parts: list[dict[str, Any]]) -> EpochPart:
     """Returns this process's part, or the mean of all if the number of processes has changed."""
-    if not parts:  # of an older version
+    if not parts:  # an older version wrote it
         return EpochPart()
     if len(parts) == world_size():
         return EpochPart(**parts[rank()])

@@ -38,7 +38,9 @@ def read_list(source: str, lines: int = 0) -> list[str]:
         raise InputError(f"{source} is not a text file of image names ({error})") from error
     names = [line.strip() for line in text.splitlines() if line.strip()]
     if not names:
-        raise InputError(f"{source} lists no images; TRAIN.SPLIT_LIST needs one file name per line")
+        raise InputError(
+            f"{source} does not list any image; TRAIN.SPLIT_LIST needs one file name per line"
+        )
     if lines and len(names) != lines:
         raise InputError(
             f"{source} lists {len(names)} images, but TRAIN.SPLIT_LINES expects {lines}; the list "

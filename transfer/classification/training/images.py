@@ -30,7 +30,7 @@ FLIPS = 1  # separates the random draws of an epoch's flips from those of its or
 
 @dataclass(frozen=True)
 class Batch:
-    """A batch of this process, on the device.
+    """Is a batch of this process, on the device.
 
     `images` are uint8 (N, 3, S, S) in RGB, `labels` (N,); `total` is the number of images of this
     step in all processes together.
@@ -42,7 +42,7 @@ class Batch:
 
 
 class TrainImages:
-    """Random resized crops and flips of a split, epoch by epoch.
+    """Makes random resized crops and flips of a split, epoch by epoch.
 
     Args:
         batch_size: images per step, in all processes together.

@@ -45,7 +45,7 @@ from transfer.training.sampler import rank_share
 
 @dataclass(frozen=True)
 class Part:
-    """A part of a process's batch.
+    """Is a part of a process's batch.
 
     Attributes:
         inputs: uint8 images (N, 3, S, S); with a frozen backbone the features of each head.
@@ -78,7 +78,7 @@ class Losses(nn.Module):
 
 @dataclass
 class EpochPart:
-    """Progress within an epoch.
+    """Describes the progress within an epoch.
 
     It has the number of steps, the sum of this process's losses, each times the images of its step,
     and the number of these images.
@@ -91,7 +91,7 @@ class EpochPart:
 
 @dataclass
 class Trainer:
-    """A classifier with its data preparation, optimizer and schedule.
+    """Holds a classifier with its data preparation, optimizer and schedule.
 
     Attributes:
         model: the classifier on the device; schedule: returns the head's learning rate at a step.

@@ -70,7 +70,10 @@ def build_classifier(
     vit_pool: str = "token",
     seed: int = 0,
 ) -> Classifier:
-    """Returns the weights' backbone with new heads (see `heads`) from `seed`, on the CPU."""
+    """Returns the weights' backbone with new heads (see `heads`) from `seed`, on the CPU.
+
+    Raises InputError for an unknown head, start or pooling, and for a head that needs a ResNet.
+    """
     check_kinds(head, init, vit_pool)
     trunk = build_frozen_backbone(weights)
     extract = choose_features(head, trunk, vit_pool)

@@ -22,7 +22,7 @@ CROPS = ("relative_range", "relative", "absolute", "absolute_range")
 
 
 class Draws(Protocol):
-    """The draws of numpy's generators."""
+    """Describes the draws of numpy's generators."""
 
     def random(self, size: int | None = None) -> np.ndarray:
         """Returns uniform numbers in [0, 1)."""

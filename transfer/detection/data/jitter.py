@@ -21,7 +21,7 @@ from transfer.detection.data.transforms import Geometry, Random, resize
 
 @dataclass(frozen=True)
 class JitteredGeometry(Geometry):
-    """One drawn transform: a flip, then a resize to (scaled_height, scaled_width), then a cut.
+    """Is one drawn transform: a flip, then a resize to (scaled_height, scaled_width), then a cut.
 
     What is cut out begins at (left, top) and has (new_height, new_width).
     """

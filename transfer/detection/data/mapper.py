@@ -78,7 +78,10 @@ class TrainMapper:
 
 @dataclass(frozen=True)
 class InferenceMapper:
-    """Resizes a test image; `position` is ignored."""
+    """Reads and resizes a test image; `position` is ignored.
+
+    Raises InputError if the image does not have the annotated size.
+    """
 
     geometry: GeometrySpec
     channel_order: str
@@ -101,7 +104,7 @@ def read_sized(sample: Sample, channel_order: str) -> np.ndarray:
     if pixels.shape[:2] != (sample.height, sample.width):
         raise InputError(
             f"image {sample.file_name} has {pixels.shape[1]} x {pixels.shape[0]} pixels, but its "
-            f"annotation says {sample.width} x {sample.height}"
+            f"annotation says {sample.width} x {sample.height}; correct one of them"
         )
     return pixels
 

@@ -72,7 +72,7 @@ def resize(pixels: np.ndarray, height: int, width: int, method: Image.Resampling
 
 @dataclass(frozen=True)
 class Geometry:
-    """One drawn transform: from (height, width) to (new_height, new_width), then perhaps a flip."""
+    """Resizes from (height, width) to (new_height, new_width), then flips or not, as drawn."""
 
     height: int
     width: int

@@ -33,7 +33,7 @@ FIRST_SINGLE = 1000
 
 
 class Pairs(NamedTuple):
-    """The d detections and g objects of a class in one image.
+    """Holds the d detections and g objects of a class in one image.
 
     Attributes:
         scores: (d,). overlaps: (d, g), IoU. counted: bool (g,), whether an object is single and

@@ -56,7 +56,7 @@ def ap_table(
     table = np.full((classes, len(areas), len(params.iouThrs), weights.shape[1]), np.nan)
     counted = ~uncounted(objects, areas)
     for k in range(classes):
-        # by falling score, among equals by image, as both libraries sort them
+        # by descending score, among equals by image, as both libraries sort them
         mine = _of_class(found, k, images)
         mine = mine[np.argsort(-found["score"][mine], kind="stable")]
         truth = _of_class(objects, k, images)

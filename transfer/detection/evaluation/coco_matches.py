@@ -22,10 +22,10 @@ _CELLS = 2**20  # cells of one array: pairs are computed in parts that stay belo
 
 
 def entries(annotations: Any, params: Any) -> np.ndarray:
-    """Returns detections or objects as ENTRY, by pair and falling score.
+    """Returns detections or objects as ENTRY, sorted by pair, then by descending score.
 
-    Pair k * (number of images) + i is of the k-th of `params.catIds` and the i-th of `.imgIds`.
-    `bare` is an object without a labelled keypoint, if keypoints are scored.
+    Pair k * (number of images) + i has the k-th of `params.catIds` and the i-th of `.imgIds`.
+    If keypoints are scored, `bare` marks an object without a labelled keypoint.
     """
     of_keypoints = params.iouType == "keypoints"
     first = {category: k * len(params.imgIds) for k, category in enumerate(params.catIds)}
@@ -90,7 +90,7 @@ def match(
 ) -> np.ndarray:
     """Returns int8 (A, T, d): MISS, HIT, or IGNORED if the matched object does not count.
 
-    Each detection, by falling score, takes the free object of its pair that it overlaps most (the
+    By descending score, each detection takes the free object of its pair that it overlaps most (the
     last one of equals). It takes an object that does not count only if no other one is near enough.
     Crowds stay free.
 
@@ -123,7 +123,7 @@ def _parts(
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Pairs (P,) with equally many objects, the rows of their detections and objects (P, g).
 
-    found, objects: sorted pairs of each. cells: of an array, for each object.
+    found, objects: sorted pairs of each. cells: number of cells in an array, for each object.
     """
     pairs, first, sizes = np.unique(objects, return_index=True, return_counts=True)
     detected = np.isin(pairs, found)

@@ -30,8 +30,12 @@ from transfer.datasets.coco_records import (
 
 @dataclass(frozen=True)
 class Truth:
-    """Attributes: dataset: in COCO's form with our ids; images, categories: the file's ids in the
-    order of ours, the first is number 1."""
+    """Holds the ground truth in COCO's form, with ids that count from 1.
+
+    Attributes:
+        dataset: the content of COCO's file, with our ids.
+        images, categories: the file's own ids, in the order of ours.
+    """
 
     dataset: dict[str, Any]
     images: tuple[Id, ...]

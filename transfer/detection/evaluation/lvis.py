@@ -121,7 +121,7 @@ def ap_table(evaluation: Any, replicates: Replicates, image_ids: Sequence[Id]) -
             objects[i] = np.count_nonzero(row["gt_ignore"] == 0)
         if not objects.any():
             continue
-        # by falling score, among equals by image, as the package sorts them
+        # by descending score, among equals by image, as the package sorts them
         order = np.argsort(-np.concatenate([row["dt_scores"] for _, row in there]), kind="stable")
         ignored, matched = (
             np.concatenate([row[key] for _, row in there], axis=1)[:, order].astype(bool)

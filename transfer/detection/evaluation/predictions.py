@@ -27,8 +27,8 @@ RESULT_KEYS = ("image_id", "category_id", "bbox", "score")
 
 @dataclass(frozen=True)
 class Predictions:
-    """Detections of one image: boxes float32 (k, 4), scores (k,), classes int (k,), perhaps masks
-    and keypoints.
+    """Holds the detections of one image: boxes float32 (k, 4), scores (k,), classes int (k,),
+    perhaps masks and keypoints.
 
     `rles` are compressed run lengths with text counts, ready for JSON. `keypoints` are float32
     (k, K, 3): x, y in pixels, counted as boxes are, and a score.
@@ -81,8 +81,8 @@ def to_coco_results(
 def from_coco_results(
     results: Sequence[Mapping[str, Any]], category_ids: Sequence[int | str]
 ) -> list[Predictions]:
-    """The inverse of `to_coco_results`: returns one Predictions per image, in the order of the
-    results. Boxes are float32; the conversion to XYWH and back may change their last bit.
+    """Inverts `to_coco_results`: returns one Predictions per image, in the order of the results.
+    Boxes are float32; the conversion to XYWH and back may change their last bit.
 
     Raises:
         InputError: a result lacks a key, or has a category that is not listed.
@@ -94,7 +94,7 @@ def from_coco_results(
         if result["category_id"] not in category_ids:
             raise InputError(
                 f"result {place} has the category_id {result['category_id']!r}, which the data set "
-                "does not have"
+                "does not have; give results for this data set"
             )
         _check_keypoints(place, result, results[0])
         by_image.setdefault(result["image_id"], []).append(result)

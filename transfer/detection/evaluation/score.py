@@ -24,7 +24,7 @@ RESULTS_FILE = "coco_instances_results.json"
 
 
 class Scores(NamedTuple):
-    """Attributes: metrics: {name: percent}; per_class: {metric: {class: percent}}.
+    """Holds the scores, `metrics` {name: percent} and `per_class` {metric: {class: percent}}.
 
     The AP of a class or a size that no object has is NaN.
     """

@@ -28,7 +28,7 @@ from transfer.results.reweighted import keep_classes, reweighted_ap
 
 THRESHOLDS = tuple(range(50, 100, 5))  # IoU in percent
 COLUMNS = {"bbox/AP": slice(None), "bbox/AP50": slice(0, 1), "bbox/AP75": slice(5, 6)}
-LEVELS = np.arange(0.0, 1.1, 0.1)  # of recall, VOC2007
+LEVELS = np.arange(0.0, 1.1, 0.1)  # the recalls of VOC2007's AP
 
 
 def evaluate_voc(
@@ -45,6 +45,7 @@ def evaluate_voc(
     `metric` is 2007 (11-point AP) or 2012 (area under the precision envelope). Predictions are
     taken in the order given, which decides between equal scores. `replicates`, drawn from these
     images, collects the metrics under its weights, and `pr_curves` collects precision by recall.
+    Raises InputError for a different metric.
     """
     if metric not in (2007, 2012):
         raise InputError(f"TRANSFER.VOC_METRIC must be 2007 or 2012, got {metric}")
@@ -76,8 +77,11 @@ def evaluate_voc(
 
 
 def average_precision(recall: np.ndarray, precision: np.ndarray, metric: int) -> float:
-    """Returns AP in [0, 1] of a curve with rising recall, each (d,); 0 if recall is NaN (no
-    objects).
+    """Returns the AP, in [0, 1], of a curve in order of increasing recall.
+
+    Args:
+        recall, precision: (d,) each; recall is NaN if there are no objects, and the AP is then 0.
+        metric: 2007 for the mean precision at 11 recalls, 2012 for the area under the curve.
     """
     if metric == 2007:
         total = 0.0
@@ -120,7 +124,7 @@ def _truth(dataset: DetectionSet, category: int) -> dict[int | str, dict[str, np
 def _detections(
     predictions: Sequence[Predictions], category: int, exact: bool
 ) -> tuple[list[int | str], np.ndarray]:
-    """Returns image ids and boxes (d, 4) of one class, by falling score."""
+    """Returns image ids and boxes (d, 4) of one class, by descending score."""
     ids: list[int | str] = []
     scores: list[float] = []
     rows: list[list[float]] = []

@@ -22,11 +22,11 @@ from transfer.detection.torchvision_engine.feature_map_checks import RPN_IN
 
 @dataclass(frozen=True, kw_only=True)
 class AnchorSpec:
-    """The node MODEL.ANCHOR_GENERATOR."""
+    """Has the keys of the node MODEL.ANCHOR_GENERATOR."""
 
-    sizes: tuple[tuple[float, ...], ...]  # pixels; a row per feature map, or one row for all
-    aspect_ratios: tuple[tuple[float, ...], ...]  # height / width; rows as of `sizes`
-    offset: float  # of an anchor's centre in its cell: 0 the top-left corner, 0.5 the middle
+    sizes: tuple[tuple[float, ...], ...]  # in pixels; one row per feature map, or one row for all
+    aspect_ratios: tuple[tuple[float, ...], ...]  # height / width; rows as in `sizes`
+    offset: float  # place of an anchor's centre in its cell: 0 top-left corner, 0.5 middle
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> AnchorSpec:
@@ -93,7 +93,7 @@ class AnchorGenerator(nn.Module):
         self.strides, self.offset = tuple(strides), spec.offset
         sizes, ratios = spec.rows(len(strides))
         for index, (row, ratio_row) in enumerate(zip(sizes, ratios)):
-            # Not persistent, as upstream: anchors follow from the config.
+            # They are not persistent, as upstream: anchors follow from the config.
             self.register_buffer(f"cell{index}", cell_anchors(row, ratio_row), persistent=False)
         self.num_anchors = len(sizes[0]) * len(ratios[0])
 

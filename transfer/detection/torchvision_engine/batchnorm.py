@@ -24,7 +24,9 @@ from pretrain.common.sync_batchnorm import (
 
 
 class FrozenBatchNorm2d(nn.Module):
-    """Batch normalisation with fixed statistics and fixed affine: four buffers, no parameter."""
+    """Normalises with fixed statistics and a fixed affine part: it has four buffers and no
+    parameter.
+    """
 
     weight: Tensor
     bias: Tensor
@@ -60,7 +62,7 @@ class FrozenBatchNorm2d(nn.Module):
 
 
 class NaiveSyncBatchNorm(nn.BatchNorm2d):
-    """BatchNorm2d over W processes that gives each process the same weight, whatever its batch.
+    """Is BatchNorm2d over W processes that gives each process the same weight, whatever its batch.
 
     Its running variance is the biased one, unlike torch's layers. In one process, or in evaluation,
     it is plain BatchNorm2d. An empty batch is an error while synchronising.
@@ -72,7 +74,7 @@ class NaiveSyncBatchNorm(nn.BatchNorm2d):
     running_var: Tensor
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalises (N, C, H, W) and keeps its shape."""
+        """Normalises (N, C, H, W) and keeps its shape; ValueError if a process has no images."""
         if world_size() == 1 or not self.training:
             return super().forward(x)
         if x.shape[0] == 0:
@@ -91,9 +93,9 @@ class NaiveSyncBatchNorm(nn.BatchNorm2d):
 
 
 class ChannelLayerNorm(nn.Module):
-    """Layer norm over the channels of each place of a map.
+    """Is layer norm over the channels of each place of a map.
 
-    No subclass of nn.LayerNorm: Detectron2's is none either, so that its weights decay in training.
+    It is not a subclass of nn.LayerNorm, as in Detectron2, so its weights decay in training.
     """
 
     def __init__(self, num_features: int, eps: float = 1e-6) -> None:
@@ -105,7 +107,7 @@ class ChannelLayerNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Normalises (N, C, H, W) and keeps its shape."""
         mean = x.mean(dim=1, keepdim=True)
-        # Subtracted twice: gradients are then summed in Detectron2's order.
+        # The mean is subtracted twice: gradients are then summed in Detectron2's order.
         var = (x - mean).pow(2).mean(dim=1, keepdim=True)
         scaled = (x - mean) / torch.sqrt(var + self.eps)
         return self.weight[:, None, None] * scaled + self.bias[:, None, None]
@@ -149,10 +151,11 @@ def use_kernels(module: nn.Module, device: torch.device) -> None:
 
 
 def freeze(module: nn.Module, part: str = "") -> None:
-    """Stop a module's parameters and turn every batch norm below it into FrozenBatchNorm2d.
+    """Stops the training of a module's parameters and turns every batch norm below it into
+    FrozenBatchNorm2d.
 
     Args:
-        part: of the module, the name of the submodule that is meant; "": all of it.
+        part: name of the submodule that is frozen; "": the complete module.
     """
     for parameter in module.get_submodule(part).parameters():
         parameter.requires_grad = False

@@ -31,7 +31,7 @@ from transfer.detection.torchvision_engine.structures import BoxTargets, Detecti
 
 
 class BoxHead(nn.Module, ABC):
-    """The interface of box heads: they turn the pooled features of each box into one vector."""
+    """Is the interface of box heads: they turn the pooled features of each box into one vector."""
 
     out_dim: int  # length of the vectors
 
@@ -41,7 +41,7 @@ class BoxHead(nn.Module, ABC):
 
 
 class BoxHeadSpec(ABC):
-    """The interface of the specs of box heads; `BOX_HEADS` names them all."""
+    """Is the interface of the specs of box heads; `BOX_HEADS` names them all."""
 
     @classmethod
     @abstractmethod
@@ -55,13 +55,13 @@ class BoxHeadSpec(ABC):
 
 @dataclass(frozen=True, kw_only=True)
 class ConvFCHeadSpec(BoxHeadSpec):
-    """MODEL.ROI_BOX_HEAD.NAME FastRCNNConvFCHead: the keys of its layers."""
+    """Has the keys of the layers of the box head FastRCNNConvFCHead (MODEL.ROI_BOX_HEAD.NAME)."""
 
     num_conv: int
-    conv_dim: int  # channels
+    conv_dim: int  # channels of the convolutions
     num_fc: int
-    fc_dim: int
-    norm: str  # of the convolutions
+    fc_dim: int  # length of the vectors that each fully connected layer returns
+    norm: str  # the norm after each convolution; "": none
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> ConvFCHeadSpec:
@@ -87,7 +87,9 @@ class ConvFCHeadSpec(BoxHeadSpec):
 
 
 class ConvFCHead(BoxHead):
-    """`conv1`.. 3x3 convolutions, then `fc1`.. linear layers, each with ReLU (2fc, 4conv1fc)."""
+    """Has 3x3 convolutions `conv1`, ..., then linear layers `fc1`, ..., each with ReLU (2fc,
+    4conv1fc).
+    """
 
     def __init__(self, spec: ConvFCHeadSpec, channels: int, resolution: int) -> None:
         super().__init__()
@@ -120,7 +122,7 @@ class ConvFCHead(BoxHead):
         return x
 
 
-# By MODEL.ROI_BOX_HEAD.NAME: what reads its keys.
+# The spec that reads the keys of a box head, by MODEL.ROI_BOX_HEAD.NAME.
 BOX_HEADS: dict[str, type[BoxHeadSpec]] = {"FastRCNNConvFCHead": ConvFCHeadSpec}
 
 
@@ -139,20 +141,20 @@ def find_box_head(name: str, heads: str) -> type[BoxHeadSpec]:
 
 @dataclass(frozen=True, kw_only=True)
 class BoxPredictorSpec:
-    """The keys of MODEL.ROI_HEADS, .ROI_BOX_HEAD and TEST that turn vectors into detections."""
+    """Has the keys of MODEL.ROI_HEADS, .ROI_BOX_HEAD and TEST that turn vectors into detections."""
 
-    # Of the deltas x, y, w, h. The usual 10, 10, 5, 5 are the inverse of their spread over the
-    # proposals of an object, so that targets have about unit variance.
+    # Factors of the deltas x, y, w, h. The usual 10, 10, 5, 5 are the inverse of their spread over
+    # the proposals of an object, so that targets have about unit variance.
     bbox_reg_weights: tuple[float, ...]
-    # One box of a region for all classes. Class-specific ones are Girshick's; a cascade refines a
-    # box before its class is known (Cai & Vasconcelos 2018, section 3.1).
+    # True: a region has one box for all classes. Girshick's has one for each class; a cascade
+    # refines a box before its class is known (Cai & Vasconcelos 2018, section 3.1).
     class_agnostic: bool
-    # Each class's score is a sigmoid of its own logit: a region may be of several classes, as in
-    # LVIS, whose classes overlap. Else the scores of a region sum to 1.
+    # True: each class's score is a sigmoid of its own logit, so a region may have several classes,
+    # as in LVIS, whose classes overlap. False: the scores of a region sum to 1.
     sigmoid: bool
     box_loss: BoxLossSpec
     score_thresh: float
-    nms_thresh: float  # IoU, within a class
+    nms_thresh: float  # IoU above which the lower score of two boxes of a class is dropped
     detections_per_image: int
 
     @classmethod
@@ -170,8 +172,9 @@ class BoxPredictorSpec:
 
 
 class BoxPredictor(nn.Module):
-    """`cls_score` (K + 1 logits) and `bbox_pred` (4 deltas for each of B boxes of a region: one
-    per class, or one for all)."""
+    """Contains `cls_score` (K + 1 logits) and `bbox_pred` (4 deltas for each of B boxes of a
+    region: one per class, or one for all).
+    """
 
     def __init__(self, spec: BoxPredictorSpec, *, inputs: int, num_classes: int) -> None:
         """Args: inputs: length of the vectors."""

@@ -31,9 +31,9 @@ LEAST_BETA = 1e-5
 class BoxLossSpec:
     """The keys of MODEL.RPN or MODEL.ROI_BOX_HEAD that say how far a box is from its object."""
 
-    kind: str  # smooth_l1, giou, diou or ciou
-    beta: float  # of smooth_l1: the width of its quadratic part, in deltas; 0: plain L1
-    weight: float  # of this loss among the detector's
+    kind: str  # "smooth_l1", "giou", "diou" or "ciou"
+    beta: float  # width of the quadratic part of smooth_l1, in deltas; 0: plain L1
+    weight: float  # factor of this loss in the detector's sum
 
     @classmethod
     def from_config(cls, cfg: CfgNode, section: str) -> BoxLossSpec:
@@ -108,7 +108,7 @@ def distance_iou_loss(boxes: Tensor, truth: Tensor, *, complete: bool = False) -
 
 
 def complete_iou_loss(boxes: Tensor, truth: Tensor) -> Tensor:
-    """See `distance_iou_loss`."""
+    """Returns the complete IoU loss; see `distance_iou_loss`."""
     return distance_iou_loss(boxes, truth, complete=True)
 
 
@@ -120,7 +120,7 @@ OVERLAP_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 
 
 class BoxLoss:
-    """The sum of the distances of boxes to their objects, without its weight."""
+    """Computes the sum of the distances of boxes to their objects, without its weight."""
 
     def __init__(self, kind: str, beta: float, coder: BoxCoder) -> None:
         """Args: kind, beta: see `BoxLossSpec`."""

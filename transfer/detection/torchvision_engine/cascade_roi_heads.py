@@ -37,10 +37,12 @@ IOUS, WEIGHTS = "MODEL.ROI_BOX_CASCADE_HEAD.IOUS", "MODEL.ROI_BOX_CASCADE_HEAD.B
 
 @dataclass(frozen=True, kw_only=True)
 class CascadeHeadsSpec(StandardHeadsSpec):
-    """MODEL.ROI_HEADS.NAME CascadeROIHeads, and the node MODEL.ROI_BOX_CASCADE_HEAD."""
+    """Has the keys of CascadeROIHeads (MODEL.ROI_HEADS.NAME) and of the node
+    MODEL.ROI_BOX_CASCADE_HEAD.
+    """
 
-    ious: tuple[float, ...]  # of each stage: an object from it, background below
-    bbox_reg_weights: tuple[tuple[float, ...], ...]  # of each stage: of the deltas x, y, w, h
+    ious: tuple[float, ...]  # per stage: a box is an object from this IoU on, else background
+    bbox_reg_weights: tuple[tuple[float, ...], ...]  # per stage: factors of the deltas x, y, w, h
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> CascadeHeadsSpec:
@@ -89,22 +91,24 @@ class CascadeHeadsSpec(StandardHeadsSpec):
 
 @dataclass(frozen=True)
 class StageOutput:
-    """The output of one stage for the boxes of N images."""
+    """Is the output of one stage for the boxes of N images."""
 
-    boxes: list[Tensor]  # N times (n, 4): what it was given
+    boxes: list[Tensor]  # N times (n, 4): the boxes that the stage was given
     logits: Tensor  # (r, K + 1)
     deltas: Tensor  # (r, 4)
-    truth: BoxTargets | None  # in training
+    truth: BoxTargets | None  # only in training
 
 
 class CascadeROIHeads(PooledHeads):
-    """Children `box_head.0`.. and `box_predictor.0`.., one of each for a stage, and `mask_head`."""
+    """Has the children `box_head.0`, ... and `box_predictor.0`, ..., one of each for a stage, and
+    `mask_head`.
+    """
 
     box_head: nn.ModuleList
     box_predictor: nn.ModuleList
 
     def __init__(self, spec: CascadeHeadsSpec, *, channels: int, strides: Sequence[int]) -> None:
-        """Args: channels, strides: of the maps, which are all as wide."""
+        """Args: channels, strides: those of the maps, which all have the same channels."""
         heads, predictors = nn.ModuleList(), nn.ModuleList()
         for weights in spec.bbox_reg_weights:
             head = spec.box_head.build(channels, spec.box_pooler.resolution)

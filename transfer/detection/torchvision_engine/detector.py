@@ -55,7 +55,7 @@ BACKBONES: dict[str, type[BackboneSpec]] = {
     "TINY": TinyResNetSpec,
     "VIT": SimplePyramidSpec,
 }
-# By MODEL.ROI_HEADS.NAME: what reads its keys.
+# The spec that reads the keys of a second stage, by MODEL.ROI_HEADS.NAME.
 ROI_HEADS: dict[str, type[RoiHeadsSpec]] = {
     "Res5ROIHeads": Res5HeadsSpec,
     "Res5ROIHeadsExtraNorm": Res5HeadsSpec,
@@ -66,14 +66,14 @@ ROI_HEADS: dict[str, type[RoiHeadsSpec]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class BaseSpec(ABC):
-    """The common part of the specs of all detectors; `meta_architectures.META_ARCHITECTURES` names
-    them.
+    """Is the common part of the specs of all detectors; `meta_architectures.META_ARCHITECTURES`
+    names them.
     """
 
     backbone: BackboneSpec
     pixel_mean: tuple[float, ...]  # in INPUT.FORMAT order, on 0..255
     pixel_std: tuple[float, ...]
-    highpass: HighPass | None = None  # from the weights, not from the config
+    highpass: HighPass | None = None  # the weights say it, the config does not
 
     @classmethod
     @abstractmethod
@@ -86,24 +86,24 @@ class BaseSpec(ABC):
 
     @property
     def architecture(self) -> str:
-        """The backbone's kind, a key of BACKBONES."""
+        """Returns the backbone's kind, a key of BACKBONES."""
         return next(kind for kind, spec in BACKBONES.items() if type(self.backbone) is spec)
 
     @property
     def resnet(self) -> ResNetSpec | None:
-        """The backbone's ResNet-18 to -152; None of a ViT or of the tiny ResNet."""
+        """Returns the spec of the backbone, a ResNet-18 to -152; None for a ViT or tiny ResNet."""
         backbone = self.backbone.bottom_up if isinstance(self.backbone, FPNSpec) else self.backbone
         return backbone if isinstance(backbone, ResNetSpec) else None
 
     @property
     def backbone_name(self) -> str:
-        """The trunk's name in pretrain.backbones, or timm's, e.g. "resnet50"."""
+        """Returns the trunk's name in pretrain.backbones, or timm's, e.g. "resnet50"."""
         return self.backbone.trunk_name
 
 
 @dataclass(frozen=True, kw_only=True)
 class DetectorSpec(BaseSpec):
-    """MODEL.META_ARCHITECTURE GeneralizedRCNN: all that makes a detector of two stages.
+    """Describes a detector of two stages, MODEL.META_ARCHITECTURE GeneralizedRCNN.
 
     The spec of each part is next to its module; `dataclasses.replace` gives a variant.
     """
@@ -117,9 +117,10 @@ class DetectorSpec(BaseSpec):
         model, kind = cfg.MODEL, architecture(cfg)
         heads = find(model.ROI_HEADS.NAME, ROI_HEADS, "MODEL.ROI_HEADS.NAME")
         if kind not in heads.architectures:
+            works = [name for name, spec in ROI_HEADS.items() if kind in spec.architectures]
             raise InputError(
-                f"MODEL.ROI_HEADS.NAME {model.ROI_HEADS.NAME} does not work with"
-                f" MODEL.BACKBONE.NAME {model.BACKBONE.NAME}"
+                f"MODEL.ROI_HEADS.NAME {model.ROI_HEADS.NAME} does not work with "
+                f"MODEL.BACKBONE.NAME {model.BACKBONE.NAME}; set {' or '.join(works)}"
             )
         return cls(
             backbone=BACKBONES[kind].from_config(cfg),
@@ -160,7 +161,7 @@ class BaseDetector(nn.Module, ABC):
         self.size_divisibility = self.backbone.size_divisibility
         self.square_size = self.backbone.square_size
         for name, values in (("pixel_mean", spec.pixel_mean), ("pixel_std", spec.pixel_std)):
-            # Not persistent: they are the weights' facts, which a model file holds apart.
+            # They are not persistent: a model file holds such facts about the weights apart.
             self.register_buffer(name, torch.tensor(values).view(-1, 1, 1), persistent=False)
 
     @abstractmethod
@@ -195,7 +196,7 @@ class BaseDetector(nn.Module, ABC):
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are; inputs are moved there."""
+        """Returns where the weights are; inputs are moved there."""
         return self.pixel_mean.device
 
     def forward(self, batch: Sequence[Mapping[str, Any]]) -> dict[str, Tensor] | list[Detections]:

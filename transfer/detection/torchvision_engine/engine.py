@@ -46,7 +46,7 @@ logger = logging.getLogger(__name__)
 
 
 class TorchvisionEngine:
-    """See `transfer.detection.engine.Engine`."""
+    """Implements `transfer.detection.engine.Engine` with the detectors of this folder."""
 
     name = "torchvision"
     version = torchvision.__version__
@@ -123,10 +123,11 @@ def make_detector(cfg: CfgNode, preprocess: Preprocess) -> BaseDetector:
 
 
 def make_train_mapper(cfg: CfgNode, keypoint_names: Sequence[str] = ()) -> TrainMapper:
-    """Reads, resizes and flips training images, crops them before, or jitters their size.
+    """Returns the mapper that reads, resizes and flips training images; it may crop them before, or
+    jitter their size.
 
     Args:
-        keypoint_names: of the data's keypoints, which are needed if images are flipped.
+        keypoint_names: names of the data's keypoints, which are needed if images are flipped.
     """
     node, jitter = cfg.INPUT, cfg.TRANSFER.LSJ
     flip = 0.5 if node.RANDOM_FLIP == "horizontal" else 0.0

@@ -19,13 +19,13 @@ RPN_IN, ROI_IN = "MODEL.RPN.IN_FEATURES", "MODEL.ROI_HEADS.IN_FEATURES"
 
 
 def check_named(key: str, names: Sequence[str]) -> None:
-    """At least one map is named."""
+    """Raises InputError unless at least one map is named."""
     if not names:
         raise InputError(f"{key} is empty; name one feature map or more")
 
 
 def check_known(key: str, names: Sequence[str], known: Sequence[str]) -> None:
-    """All names are known, and none is named twice."""
+    """Raises InputError unless all names are known, and none is named twice."""
     unknown = [name for name in names if name not in known]
     if unknown:
         raise InputError(
@@ -33,17 +33,17 @@ def check_known(key: str, names: Sequence[str], known: Sequence[str]) -> None:
             f"{list(known)}"
         )
     if len(set(names)) < len(names):
-        raise InputError(f"{key} {list(names)} names a map twice")
+        raise InputError(f"{key} {list(names)} names a map twice; name it once")
 
 
 def check_one(key: str, names: Sequence[str]) -> None:
-    """One map of a ResNet is named."""
+    """Raises InputError unless one map of a ResNet is named."""
     if len(names) > 1:
         raise InputError(f"{key} {list(names)} must be one map: those of a ResNet differ in width")
 
 
 def check_equal(key: str, names: Sequence[str], wanted: Sequence[str]) -> None:
-    """There is only one choice."""
+    """Raises InputError unless the key has the only possible value."""
     if list(names) != list(wanted):
         raise InputError(
             f"{key} {list(names)} is not supported here; the only value: {list(wanted)}"
@@ -51,7 +51,8 @@ def check_equal(key: str, names: Sequence[str], wanted: Sequence[str]) -> None:
 
 
 def check_pyramid(maps: Sequence[str], rpn: Sequence[str], roi: Sequence[str]) -> None:
-    """Proposals take any maps of a pyramid, the heads consecutive ones, the finest first.
+    """Raises InputError unless `rpn` names any maps of a pyramid, and `roi` consecutive ones, the
+    finest first.
 
     The heads' pooler computes a map's index from a box's size, so that no map may be left out
     between two others.

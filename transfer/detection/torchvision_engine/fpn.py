@@ -35,14 +35,14 @@ FUSE_TYPES = ("sum", "avg")
 
 @dataclass(frozen=True, kw_only=True)
 class FPNSpec:
-    """The node MODEL.FPN on a ResNet, or on another of timm's ConvNets."""
+    """Has the keys of the node MODEL.FPN on a ResNet, or on another of timm's ConvNets."""
 
     bottom_up: ResNetSpec | TimmConvNetSpec
     in_features: tuple[str, ...]  # consecutive stages up to res5, among those of `bottom_up`
     out_channels: int
     norm: str
-    p6_and_p7: bool  # convolutions of res5 on top, RetinaNet's; False: p6 is p5 subsampled
-    mean: bool  # a map and the coarser one are averaged; False: added
+    p6_and_p7: bool  # True: RetinaNet's two convolutions of res5 on top; False: p6 is p5 subsampled
+    mean: bool  # True: a map and the coarser one are averaged; False: they are added
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> FPNSpec:
@@ -78,7 +78,7 @@ class FPNSpec:
             )
         missing = [name for name in taken if name not in out]
         if missing:
-            raise InputError(f"{OUT} {list(out)} lacks {', '.join(missing)} of {FPN_IN}")
+            raise InputError(f"{OUT} {list(out)} lacks {', '.join(missing)} of {FPN_IN}; add them")
 
     @property
     def trunk_name(self) -> str:
@@ -91,7 +91,7 @@ class FPNSpec:
 
     @property
     def maps(self) -> tuple[str, ...]:
-        """Names of the pyramid's maps, the finest first."""
+        """Returns the names of the pyramid's maps, the finest first."""
         levels = [int(name[3:]) for name in self.in_features]
         top = [6, 7] if self.p6_and_p7 else [6]
         return tuple(f"p{level}" for level in (*levels, *top))
@@ -102,7 +102,7 @@ class FPNSpec:
 
 
 class FPN(nn.Module):
-    """Children `fpn_lateral2`, `fpn_output2`, ..., `bottom_up`."""
+    """Has the children `fpn_lateral2`, `fpn_output2`, ..., `bottom_up`."""
 
     # The stride of p5: each map then has exactly twice the side of the one added to it.
     size_divisibility = 32
@@ -154,7 +154,9 @@ class FPN(nn.Module):
 
 
 class TopConvolutions(nn.Module):
-    """RetinaNet's `p6`, a 3x3 stride-2 convolution of res5, and `p7`, one of p6 after a ReLU."""
+    """Computes RetinaNet's `p6`, a 3x3 stride-2 convolution of res5, and `p7`, one of p6 after a
+    ReLU.
+    """
 
     def __init__(self, inputs: int, channels: int) -> None:
         super().__init__()

@@ -29,13 +29,13 @@ SECTION = "MODEL.ROI_KEYPOINT_HEAD"
 
 @dataclass(frozen=True, kw_only=True)
 class KeypointHeadSpec:
-    """The node MODEL.ROI_KEYPOINT_HEAD."""
+    """Has the keys of the node MODEL.ROI_KEYPOINT_HEAD."""
 
     pooler: PoolerSpec
     conv_dims: tuple[int, ...]  # channels of the 3x3 convolutions
     num_keypoints: int
     loss_weight: float
-    # What the loss of an image is divided by; None: the number of keypoints that it is made of
+    # The number by which the loss of an image is divided; None: its number of sampled keypoints.
     divisor: float | None
 
     @classmethod
@@ -45,7 +45,7 @@ class KeypointHeadSpec:
         if not cfg.MODEL.KEYPOINT_ON:
             return None
         node, sampled = cfg.MODEL.ROI_KEYPOINT_HEAD, cfg.MODEL.ROI_HEADS
-        # All keypoints of all objects that an image may have among its sampled boxes
+        # An image may have so many keypoints: all those of all objects among its sampled boxes.
         most = node.NUM_KEYPOINTS * sampled.BATCH_SIZE_PER_IMAGE * sampled.POSITIVE_FRACTION
         return cls(
             pooler=PoolerSpec.from_config(node),
@@ -71,11 +71,12 @@ class KeypointHeadSpec:
 
 
 class KeypointHead(nn.Module):
-    """`conv_fcn1`.. 3x3 convolutions with ReLU; `score_lowres`, a 4x4 stride-2 transposed
-    convolution to K maps; then bilinearly twice as large."""
+    """Has 3x3 convolutions `conv_fcn1`, ... with ReLU and `score_lowres`, a 4x4 stride-2 transposed
+    convolution to K maps, which are then made twice as large bilinearly.
+    """
 
     def __init__(self, spec: KeypointHeadSpec, channels: int) -> None:
-        """Args: channels: of the pooled features."""
+        """Args: channels: channels of the pooled features."""
         super().__init__()
         self.loss_weight, self.divisor = spec.loss_weight, spec.divisor
         self.convolutions = [f"conv_fcn{index + 1}" for index in range(len(spec.conv_dims))]
@@ -127,16 +128,16 @@ class KeypointHead(nn.Module):
 
 
 def cells_of(keypoints: Tensor, boxes: Tensor, side: int) -> tuple[Tensor, Tensor]:
-    """Returns the cells that keypoints are in, if a box is cut into `side` times `side` of them.
+    """Returns the cell of each keypoint, if a box is cut into `side` times `side` cells.
 
-    A keypoint on the right or lower edge of a box is in the last cell, others outside in none.
+    A keypoint on the right or lower edge of a box is in the last cell; one outside is in no cell.
 
     Args:
-        keypoints: (r, K, 3). boxes: (r, 4).
+        keypoints: (r, K, 3), x and y in pixels and visibility. boxes: (r, 4), XYXY in pixels.
 
     Returns:
-        int64 (r, K), row by row from 0 to side * side - 1, 0 where there is none; bool (r, K),
-        whether the keypoint is labelled and in a cell.
+        int64 (r, K), the cell's number, row by row from 0 to side * side - 1, or 0 for a keypoint
+        without a cell; bool (r, K), whether the keypoint is labelled and in a cell.
     """
     scale = side / (boxes[:, 2:] - boxes[:, :2])
     points, last = keypoints[..., :2], boxes[:, None, 2:]

@@ -47,14 +47,16 @@ class ConvNorm(nn.Conv2d):
 
 
 def init_msra(layer: nn.Conv2d | nn.ConvTranspose2d) -> None:
-    """kaiming_normal with fan_out for ReLU, bias 0 (fvcore `nn/weight_init.py`, c2_msra_fill)."""
+    """Initialises with kaiming_normal, with fan_out for ReLU, bias 0 (fvcore `nn/weight_init.py`,
+    c2_msra_fill).
+    """
     nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
 
 
 def init_xavier(layer: nn.Conv2d | nn.Linear) -> None:
-    """Caffe2's XavierFill: kaiming_uniform with a = 1, bias 0 (c2_xavier_fill)."""
+    """Initialises with Caffe2's XavierFill: kaiming_uniform with a = 1, bias 0 (c2_xavier_fill)."""
     # Not torch's xavier_uniform_, which also counts the outputs.
     nn.init.kaiming_uniform_(layer.weight, a=1)
     if layer.bias is not None:
@@ -62,7 +64,7 @@ def init_xavier(layer: nn.Conv2d | nn.Linear) -> None:
 
 
 def init_normal(layer: nn.Conv2d | nn.Linear, std: float) -> None:
-    """N(0, std), bias 0."""
+    """Draws the weights from N(0, std); the bias is 0."""
     nn.init.normal_(layer.weight, std=std)
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)

@@ -33,7 +33,7 @@ EXTRA_NORM = "roi_heads.res5.norm."
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What happened to the keys, sorted.
+    """Says what happened to the keys, sorted.
 
     Attributes:
         matched: names of the detector's tensors that are loaded.
@@ -183,8 +183,8 @@ def _load(
     matched = sorted(name for name in placed if name in own)
     if not any(not name.endswith(COUNTER) for name in matched):
         raise InputError(
-            f"none of the {len(placed)} tensors of the weights has a place in the detector; "
-            "are these a detector's weights, or a backbone's in a different layout?"
+            f"none of the {len(placed)} tensors of the weights has a place in the detector; give "
+            "weights of a detector like this one, or of its backbone"
         )
     for name in matched:
         if own[name].shape != placed[name].shape:

@@ -22,12 +22,14 @@ from transfer.detection.torchvision_engine.structures import RoiSample
 
 @dataclass(frozen=True, kw_only=True)
 class MaskHeadSpec:
-    """The node MODEL.ROI_MASK_HEAD without its pooler: C4's masks share the boxes' features."""
+    """Has the keys of the node MODEL.ROI_MASK_HEAD, but its pooler's: C4's masks share the boxes'
+    features.
+    """
 
     num_conv: int
-    conv_dim: int  # channels
-    norm: str  # of the convolutions
-    class_agnostic: bool  # one mask of a box for all classes
+    conv_dim: int  # channels of the convolutions
+    norm: str  # the norm after each convolution; "": none
+    class_agnostic: bool  # True: a box has one mask for all classes
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> MaskHeadSpec | None:
@@ -48,10 +50,12 @@ class MaskHeadSpec:
 
 
 class MaskHead(nn.Module):
-    """`mask_fcn1`.. 3x3 convolutions, 2x2 stride-2 `deconv`, each with ReLU; 1x1 `predictor`."""
+    """Has 3x3 convolutions `mask_fcn1`, ... and a 2x2 stride-2 `deconv`, each with ReLU, and a 1x1
+    `predictor`.
+    """
 
     def __init__(self, spec: MaskHeadSpec, *, channels: int, num_classes: int) -> None:
-        """Args: channels: of the pooled features."""
+        """Args: channels: channels of the pooled features."""
         super().__init__()
         self.convolutions: list[str] = []
         bias = spec.norm == ""  # a norm that follows would cancel it

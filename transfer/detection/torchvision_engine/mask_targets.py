@@ -19,14 +19,14 @@ from pretrain.common.errors import InputError
 
 
 class GroundTruthMasks(Protocol):
-    """The masks of one image's n objects."""
+    """Holds the masks of one image's n objects."""
 
     def crop(self, index: Tensor, boxes: Tensor, size: int) -> Tensor:
         """Returns objects `index` (r,) inside boxes (r, 4), stretched to bool (r, size, size)."""
 
 
 class Polygons:
-    """Objects as lists of polygons, each float64 [x0, y0, x1, y1, ...] in input pixels."""
+    """Holds objects as lists of polygons, each float64 [x0, y0, x1, y1, ...] in input pixels."""
 
     def __init__(self, polygons: Sequence[Sequence[np.ndarray]]) -> None:
         """Raises InputError for RLE dictionaries: they need INPUT.MASK_FORMAT bitmask."""
@@ -49,7 +49,7 @@ class Polygons:
 
 
 class BitMasks:
-    """Objects as bool (n, H, W) at input size."""
+    """Holds objects as bool (n, H, W) at input size."""
 
     def __init__(self, masks: Tensor) -> None:
         self.masks = masks

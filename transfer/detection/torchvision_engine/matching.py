@@ -18,12 +18,12 @@ IGNORE = -1  # the label of a box between both thresholds, which no loss uses
 
 
 def check_thresholds(key: str, values: Sequence[float], count: int) -> None:
-    """Raises InputError unless there are `count` thresholds above 0 that do not fall.
+    """Raises InputError unless there are `count` thresholds above 0 in ascending order.
 
     Detectron2's Matcher asserts the same.
     """
-    rising = all(low <= high for low, high in zip(values, values[1:]))
-    if len(values) != count or values[0] <= 0 or not rising:
+    ascending = all(low <= high for low, high in zip(values, values[1:]))
+    if len(values) != count or values[0] <= 0 or not ascending:
         numbers = "one number" if count == 1 else f"{count} numbers in ascending order, each"
         raise InputError(f"{key} {list(values)} must be {numbers} above 0")
 
@@ -55,7 +55,7 @@ def match(
 def sample(
     labels: Sequence[Tensor], *, size: int, positive_fraction: float, background: int
 ) -> list[tuple[Tensor, Tensor]]:
-    """Draw up to `size` boxes of each image.
+    """Draws up to `size` boxes of each image.
 
     The labels of an image are (n,). For each image it returns the indices of positives (p,) and of
     negatives (q,).

@@ -16,7 +16,9 @@ MANY = 20_000  # boxes whose comparison with one another takes 50 MB
 
 
 def places(masks: Sequence[Tensor]) -> list[tuple[Tensor, ...]]:
-    """For each mask what `nonzero(as_tuple=True)` gives; a GPU is waited for once for all masks."""
+    """Returns what `nonzero(as_tuple=True)` gives for each mask, but waits for a GPU only once for
+    all masks.
+    """
     if all(mask.device.type == "cpu" for mask in masks):
         return [mask.nonzero(as_tuple=True) for mask in masks]
     counts: list[int] = torch.stack([mask.sum() for mask in masks]).tolist()

@@ -25,11 +25,11 @@ POOLERS = {"ROIAlignV2": True, "ROIAlign": False}
 
 @dataclass(frozen=True, kw_only=True)
 class PoolerSpec:
-    """The keys POOLER_* of MODEL.ROI_BOX_HEAD, MODEL.ROI_MASK_HEAD or MODEL.ROI_KEYPOINT_HEAD."""
+    """Has the keys POOLER_* of MODEL.ROI_BOX_HEAD, .ROI_MASK_HEAD or .ROI_KEYPOINT_HEAD."""
 
-    resolution: int  # side of the output
+    resolution: int  # side of the output, in cells
     sampling_ratio: int  # samples along a side of each output cell; 0: as many as it has pixels
-    # Whether pixels are areas, whose centres are at one half. Before Detectron2 they were points.
+    # True: pixels are areas, whose centres are at one half. Before Detectron2 they were points.
     aligned: bool
 
     @classmethod
@@ -59,7 +59,7 @@ class RoiPooler:
     """Pools every box from the map that its size asks for; with one map, from that."""
 
     def __init__(self, spec: PoolerSpec, strides: Sequence[int]) -> None:
-        """Args: strides: of the maps, rising powers of two."""
+        """Args: strides: the strides of the maps, increasing powers of two, in pixels."""
         self.resolution, self.sampling_ratio = spec.resolution, spec.sampling_ratio
         self.strides, self.aligned = tuple(strides), spec.aligned
 

@@ -15,7 +15,7 @@ from transfer.detection.torchvision_engine.boxes import clip, nonempty
 from transfer.detection.torchvision_engine.places import places
 from transfer.detection.torchvision_engine.structures import Detections
 
-MASK_THRESHOLD = 0.5  # of a pixel's probability, as in He et al. 2017
+MASK_THRESHOLD = 0.5  # a pixel above this probability is in the mask, as in He et al. 2017
 PASTED_PIXELS_AT_ONCE = 2**28  # on a GPU: one GiB of float32
 
 

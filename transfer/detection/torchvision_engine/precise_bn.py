@@ -76,7 +76,7 @@ class _Pool:
 
 @torch.no_grad()
 def update_bn_stats(model: nn.Module, batches: Iterable[Any], num_iters: int = 200) -> None:
-    """Replace the running statistics of every batch norm in training mode by those of `num_iters`
+    """Replaces the running statistics of every batch norm in training mode by those of `num_iters`
     batches under the present weights. Call it on all ranks, the model in training mode.
 
     Raises:
@@ -112,7 +112,7 @@ def update_bn_stats(model: nn.Module, batches: Iterable[Any], num_iters: int = 2
             hook.remove()
     if done < num_iters:
         raise InputError(
-            f"TEST.PRECISE_BN.NUM_ITER is {num_iters}, but there were only {done} batches"
+            f"TEST.PRECISE_BN.NUM_ITER is {num_iters}, but there were only {done} batches; lower it"
         )
     for pool in pools:
         pool.finish()

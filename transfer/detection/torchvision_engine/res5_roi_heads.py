@@ -34,13 +34,15 @@ from transfer.detection.torchvision_engine.structures import (
 
 @dataclass(frozen=True, kw_only=True)
 class Res5HeadsSpec(RoiHeadsSpec):
-    """MODEL.ROI_HEADS.NAME Res5ROIHeads, or Res5ROIHeadsExtraNorm: the C4 detector's."""
+    """Has the keys of the C4 detector's heads: MODEL.ROI_HEADS.NAME Res5ROIHeads or
+    Res5ROIHeadsExtraNorm.
+    """
 
     architectures = ("C4",)
 
     pooler: PoolerSpec
-    blocks: BottleneckSpec  # norm of res5, the same as of the backbone
-    extra_norm: bool  # a norm after res5
+    blocks: BottleneckSpec  # the blocks of res5, with the same norm as those of the backbone
+    extra_norm: bool  # True: a norm follows res5
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> Res5HeadsSpec:
@@ -74,7 +76,8 @@ class Res5HeadsSpec(RoiHeadsSpec):
 
 
 class Res5ROIHeads(RoiHeads):
-    """RoIAlign on res4, the stage `res5` on every box, its mean to the predictor; masks share res5.
+    """Applies RoIAlign to res4 and the stage `res5` to every box, and gives its mean to the
+    predictor; masks share res5.
 
     With `extra_norm` a norm without ReLU is the last child of `res5`, named `norm`. It is MoCo's
     (He et al. 2020, `detection/train_net.py`): features of different pretraining differ in scale,

@@ -36,8 +36,8 @@ BLOCKS_PER_STAGE = {
     152: (3, 8, 36, 3),
 }
 STEM_CHANNELS = 64
-USUAL_WIDTH = 64  # of the 3x3 convolution in res2, in one group
-DILATIONS = (1, 2)  # of res5; Detectron2 asserts it
+USUAL_WIDTH = 64  # channels of the 3x3 convolution in res2, in one group
+DILATIONS = (1, 2)  # the possible ones of res5; Detectron2 asserts it
 FREEZE_AT = range(6)  # 0: nothing, 1: the stem, 2: stem and res2, ..., 5: all
 # The tiny ResNet's stem, and its stages as (inputs, outputs, stride) of their only block.
 TINY_STEM_CHANNELS = 32
@@ -59,8 +59,8 @@ class BottleneckSpec:
     """The settings that all bottlenecks of a ResNet have in common."""
 
     norm: str
-    stride_in_1x1: bool  # MSRA's bottlenecks; False: torchvision's
-    groups: int  # of the 3x3 convolution; ResNeXt: 32
+    stride_in_1x1: bool  # True: MSRA's bottlenecks; False: torchvision's
+    groups: int  # groups of the 3x3 convolution; a ResNeXt has 32
     width_per_group: int  # channels of a group in res2; each later stage doubles them
 
     @classmethod
@@ -91,7 +91,7 @@ class ResNetSpec:
     blocks: BottleneckSpec
     freeze_at: int  # see FREEZE_AT
     out_features: tuple[str, ...]  # the stages whose maps are returned
-    res5_dilation: int  # 2: res5 dilates its 3x3 convolutions, and does not stride
+    res5_dilation: int  # 2: res5 dilates its 3x3 convolutions and keeps the size of its input
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> ResNetSpec:
@@ -126,12 +126,12 @@ class ResNetSpec:
 
     @property
     def res2_channels(self) -> int:
-        """The channels of the map of res2; each later stage doubles them."""
+        """Returns the channels of the map of res2; each later stage doubles them."""
         return 64 if self.depth < 50 else 256
 
     @property
     def trunk_name(self) -> str:
-        """Its name in pretrain.backbones, e.g. "resnet50"."""
+        """Returns its name in pretrain.backbones, e.g. "resnet50"."""
         return trunk_name(self.depth, self.blocks.groups, self.blocks.width_per_group)
 
     def check_maps(self, rpn: Sequence[str], roi: Sequence[str]) -> None:
@@ -200,7 +200,9 @@ class C5ResNetSpec(ResNetSpec):
 
 @dataclass(frozen=True, kw_only=True)
 class TinyResNetSpec:
-    """The digits' backbone: 3x3 stride-2 stem, BasicBlocks of 32, 64, 128, total stride 8."""
+    """Describes the digits' backbone: a 3x3 stride-2 stem and BasicBlocks of 32, 64 and 128
+    channels; the total stride is 8.
+    """
 
     norm: str
     freeze_at: int  # see FREEZE_AT
@@ -246,7 +248,9 @@ def _check_freeze_at(stages: int) -> None:
 
 
 class Stem(nn.Module):
-    """7x7 stride-2 convolution and 3x3 stride-2 max-pool; or the tiny 3x3 stride-2 convolution."""
+    """Is a 7x7 stride-2 convolution with a 3x3 stride-2 max-pool, or the tiny 3x3 stride-2
+    convolution.
+    """
 
     def __init__(
         self, channels: int, *, norm: str, kernel_size: int = 7, pool: bool = True
@@ -263,7 +267,7 @@ class Stem(nn.Module):
 
 
 class Block(nn.Module):
-    """The common part of both residual blocks: the shortcut (if channels change) and the sum."""
+    """Is the common part of both residual blocks: the shortcut (if channels change) and the sum."""
 
     def __init__(self, inputs: int, outputs: int, *, stride: int, norm: str) -> None:
         super().__init__()
@@ -283,7 +287,7 @@ class Block(nn.Module):
 
 
 class BasicBlock(Block):
-    """Two 3x3 convolutions, of ResNet-18 and -34."""
+    """Has two 3x3 convolutions, as in ResNet-18 and -34."""
 
     def __init__(self, inputs: int, outputs: int, *, stride: int, norm: str) -> None:
         super().__init__(inputs, outputs, stride=stride, norm=norm)
@@ -344,7 +348,7 @@ def make_stage(
     middle = blocks.groups * blocks.width_per_group * factor
     made: list[Block] = []
     for index in range(BLOCKS_PER_STAGE[depth][stage - 2]):
-        # Before res2 the stem has pooled.
+        # The stem has pooled before res2.
         stride = 2 if index == 0 and stage > 2 and dilation == 1 else 1
         if depth < 50:
             made.append(BasicBlock(inputs, outputs, stride=stride, norm=blocks.norm))
@@ -356,7 +360,7 @@ def make_stage(
 
 
 class ResNet(nn.Module):
-    """A stem and consecutive stages; children `stem`, `res2`, `res3`, ..."""
+    """Has a stem and consecutive stages, the children `stem`, `res2`, `res3`, ..."""
 
     size_divisibility = square_size = 0  # images of any size
 
@@ -391,7 +395,7 @@ class ResNet(nn.Module):
         return {name: maps[name] for name in self.out_features}
 
     def freeze(self, freeze_at: int) -> None:
-        """Fix the stem (freeze_at >= 1) and the stages up to res`freeze_at`."""
+        """Fixes the stem (freeze_at >= 1) and the stages up to res`freeze_at`."""
         if freeze_at >= 1:
             freeze(self.stem)
         for name in self.stages:

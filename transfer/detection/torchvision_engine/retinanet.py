@@ -40,7 +40,7 @@ from transfer.detection.torchvision_engine.structures import Detections, Targets
 SECTION = "MODEL.RETINANET"
 IN_FEATURES = f"{SECTION}.IN_FEATURES"
 NORMS = ("", "GN", "LN")
-INIT_STD = 0.01  # of all layers of the head (Lin et al. 2017b, section 4.1)
+INIT_STD = 0.01  # all layers of the head begin with it (Lin et al. 2017b, section 4.1)
 # The losses' divisor is a running mean of the number of anchors with an object: that of one small
 # batch jumps.
 FIRST_DIVISOR, DIVISOR_MOMENTUM = 100.0, 0.9
@@ -48,24 +48,27 @@ FIRST_DIVISOR, DIVISOR_MOMENTUM = 100.0, 0.9
 
 @dataclass(frozen=True, kw_only=True)
 class RetinaNetSpec(BaseSpec):
-    """MODEL.META_ARCHITECTURE RetinaNet, and the node MODEL.RETINANET."""
+    """Describes the detector with one stage: MODEL.META_ARCHITECTURE RetinaNet and the node
+    MODEL.RETINANET.
+    """
 
     backbone: FPNSpec
     anchors: AnchorSpec
     in_features: tuple[str, ...]  # the pyramid's maps
     num_classes: int
-    num_convs: int  # of each of the two branches
-    norm: str  # of these convolutions
-    prior_prob: float  # of every class at every anchor before training
-    iou_thresholds: tuple[float, ...]  # background below the first, object from the second
-    bbox_reg_weights: tuple[float, ...]  # of the deltas x, y, w, h
+    num_convs: int  # convolutions in each of the two branches
+    norm: str  # the norm after each of these convolutions; "": none
+    prior_prob: float  # probability of every class at every anchor before training
+    # An anchor with a lower IoU than the first is background, from the second on it is an object.
+    iou_thresholds: tuple[float, ...]
+    bbox_reg_weights: tuple[float, ...]  # factors of the deltas x, y, w, h
     focal_loss_gamma: float
-    focal_loss_alpha: float  # weight of an object's class; of all others one minus it
-    box_loss: str  # smooth_l1, giou, diou or ciou
+    focal_loss_alpha: float  # weight of an object's class; all others have one minus it
+    box_loss: str  # "smooth_l1", "giou", "diou" or "ciou"
     box_loss_beta: float
     score_thresh: float
-    topk_candidates: int  # per map, before NMS
-    nms_thresh: float  # IoU, within a class
+    topk_candidates: int  # boxes per map before NMS
+    nms_thresh: float  # IoU above which the lower score of two boxes of a class is dropped
     detections_per_image: int
 
     @classmethod
@@ -138,8 +141,9 @@ class RetinaNetSpec(BaseSpec):
 
 
 class RetinaNetHead(nn.Module):
-    """Two branches of 3x3 convolutions with ReLU, `cls_subnet` and `bbox_subnet`, and what each
-    ends in, `cls_score` and `bbox_pred`; the same for every map."""
+    """Has two branches of 3x3 convolutions with ReLU, `cls_subnet` and `bbox_subnet`, which end in
+    `cls_score` and `bbox_pred`. All maps share them.
+    """
 
     def __init__(self, spec: RetinaNetSpec, channels: int, num_anchors: int) -> None:
         super().__init__()
@@ -157,7 +161,7 @@ class RetinaNetHead(nn.Module):
             for layer in part.modules():
                 if isinstance(layer, nn.Conv2d):
                     init_normal(layer, INIT_STD)
-        # Else the many anchors of the background would make the first loss huge (section 3.3).
+        # Otherwise the many anchors of the background would make the first loss huge (section 3.3).
         prior = -math.log((1 - spec.prior_prob) / spec.prior_prob)
         nn.init.constant_(self.cls_score.bias, prior)  # type: ignore[arg-type]
 

@@ -30,11 +30,11 @@ from transfer.detection.torchvision_engine.structures import Detections, RoiSamp
 
 @dataclass(frozen=True, kw_only=True)
 class RoiHeadsSpec(ABC):
-    """The common part of all second stages; `detector.ROI_HEADS` names them."""
+    """Is the common part of all second stages; `detector.ROI_HEADS` names them."""
 
-    architectures: ClassVar[tuple[str, ...]]  # of the detectors that can have such heads
+    architectures: ClassVar[tuple[str, ...]]  # the kinds of backbone with which they work
 
-    in_features: tuple[str, ...]  # the backbone's maps that boxes are pooled from
+    in_features: tuple[str, ...]  # the backbone's maps from which boxes are pooled
     num_classes: int  # K; the background is the class after the last
     sampler: RoiSamplerSpec
     predictor: BoxPredictorSpec
@@ -49,7 +49,9 @@ class RoiHeadsSpec(ABC):
         """Raises InputError for values that make no heads."""
         check_named(ROI_IN, self.in_features)
         if self.num_classes < 1:
-            raise InputError(f"MODEL.ROI_HEADS.NUM_CLASSES must be at least 1: {self.num_classes}")
+            raise InputError(
+                f"MODEL.ROI_HEADS.NUM_CLASSES must be 1 or above, got {self.num_classes}"
+            )
 
     @abstractmethod
     def build(self, *, channels: Mapping[str, int], strides: Mapping[str, int]) -> RoiHeads:
@@ -57,12 +59,14 @@ class RoiHeadsSpec(ABC):
 
 
 class RoiHeads(nn.Module, ABC):
-    """The frame of all second stages. Children `box_predictor` and, with masks, `mask_head`."""
+    """Is the frame of all second stages. Its children are `box_predictor` and, with masks,
+    `mask_head`.
+    """
 
     def __init__(self, spec: RoiHeadsSpec, *, box_predictor: nn.Module, channels: int) -> None:
         """Args:
         box_predictor: a `BoxPredictor`, or one for each stage of a cascade.
-        channels: of a box's features, for the mask head.
+        channels: channels of a box's features, for the mask head.
         """
         super().__init__()
         self.sampler = RoiSampler(spec.sampler, spec.num_classes)
@@ -80,7 +84,7 @@ class RoiHeads(nn.Module, ABC):
         image_sizes: Sequence[tuple[int, int]],
         targets: Sequence[Targets] = (),
     ) -> tuple[list[Detections], dict[str, Tensor]]:
-        """In training ([], losses), otherwise (N detections with masks and keypoints, {}).
+        """Returns ([], losses) in training, otherwise (N detections with masks and keypoints, {}).
 
         Args:
             features: maps by name, each (N, C, H, W).
@@ -92,7 +96,8 @@ class RoiHeads(nn.Module, ABC):
             return [], self._losses(features, self.sampler(proposals, targets), image_sizes)
         detections = self._detect(features, proposals, image_sizes)
         if self.mask_head is not None:
-            # Of the detections only: their boxes are better than the proposals, and fewer.
+            # Masks are made for the detections only: these are better than the proposals, and
+            # fewer.
             self._add_masks(self.mask_head, features, detections)
         self._add_keypoints(features, detections)
         return detections, {}

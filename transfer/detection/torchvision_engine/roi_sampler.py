@@ -21,13 +21,14 @@ from transfer.detection.torchvision_engine.structures import RoiSample, Targets
 
 @dataclass(frozen=True, kw_only=True)
 class RoiSamplerSpec:
-    """The keys of MODEL.ROI_HEADS that choose the proposals of the loss."""
+    """Has the keys of MODEL.ROI_HEADS that choose the proposals of the loss."""
 
     batch_size_per_image: int
-    # At most. Most proposals are background; with all of them it would drown the objects. One
-    # quarter is Fast R-CNN's (Girshick 2015, section 2.3).
+    # The largest part of the sampled boxes that may have an object. Most proposals are background;
+    # with all of them it would drown the objects. One quarter is Fast R-CNN's value (Girshick 2015,
+    # section 2.3).
     positive_fraction: float
-    iou_thresholds: tuple[float, ...]  # one: an object from it, background below
+    iou_thresholds: tuple[float, ...]  # one number: from it on a box is an object, else background
     # Whether the ground truth joins the proposals, at their end. Early proposals hardly overlap any
     # object, so that without it the heads would see background alone for a while.
     proposal_append_gt: bool

@@ -32,29 +32,31 @@ from transfer.detection.torchvision_engine.layers import ConvNorm, init_normal
 from transfer.detection.torchvision_engine.matching import IGNORE, check_thresholds, match, sample
 from transfer.detection.torchvision_engine.places import nms_in_groups, places
 
-# Of all layers of the head (Ren et al. 2015): the first proposals are close to their anchors.
+# All layers of the head begin with it (Ren et al. 2015): the first proposals are close to their
+# anchors.
 INIT_STD = 0.01
 
 
 @dataclass(frozen=True, kw_only=True)
 class RPNSpec:
-    """The node MODEL.RPN, and the anchors."""
+    """Has the keys of the node MODEL.RPN, and the anchors."""
 
     anchors: AnchorSpec
     in_features: tuple[str, ...]  # the backbone's maps that proposals are made on
-    conv_dims: tuple[int, ...]  # -1 for each 3x3 convolution, which is as wide as its input
-    iou_thresholds: tuple[float, ...]  # background below the first, object from the second
+    conv_dims: tuple[int, ...]  # one -1 per 3x3 convolution: it is as wide as its input
+    # An anchor with a lower IoU than the first is background, from the second on it is an object.
+    iou_thresholds: tuple[float, ...]
     # Anchors in the loss. Background would dominate a loss over all of them (Ren et al. 2015).
     batch_size_per_image: int
-    positive_fraction: float  # of the sampled anchors; at most
-    bbox_reg_weights: tuple[float, ...]  # of the deltas x, y, w, h
+    positive_fraction: float  # the largest part of the sampled anchors that may have an object
+    bbox_reg_weights: tuple[float, ...]  # factors of the deltas x, y, w, h
     box_loss: BoxLossSpec
-    loss_weight: float  # of both losses among the detector's
-    pre_nms_topk_train: int  # per feature map
+    loss_weight: float  # factor of both losses in the detector's sum
+    pre_nms_topk_train: int  # proposals per feature map
     pre_nms_topk_test: int
-    post_nms_topk_train: int  # per image
+    post_nms_topk_train: int  # proposals per image
     post_nms_topk_test: int
-    nms_thresh: float  # IoU
+    nms_thresh: float  # IoU above which the proposal with the lower score is dropped
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> RPNSpec:
@@ -91,7 +93,7 @@ class RPNSpec:
 
 
 class RPNHead(nn.Module):
-    """3x3 convolutions with ReLU, then 1x1 logits and deltas; the same for every map.
+    """Has 3x3 convolutions with ReLU, then 1x1 ones for logits and deltas. All maps share them.
 
     A single convolution is `conv`, several are `conv.conv0`, `conv.conv1`, ..., as upstream.
     """
@@ -124,7 +126,7 @@ class RPN(nn.Module):
     def __init__(
         self, spec: RPNSpec, *, channels: Mapping[str, int], strides: Mapping[str, int]
     ) -> None:
-        """Args: channels, strides: of the backbone's maps, by name."""
+        """Args: channels, strides: those of the backbone's maps, by name; strides in pixels."""
         super().__init__()
         self.spec = spec
         anchors = AnchorGenerator(spec.anchors, [strides[name] for name in spec.in_features])

@@ -21,12 +21,12 @@ from transfer.detection.torchvision_engine.feature_map_checks import check_pyram
 from transfer.detection.torchvision_engine.layers import ConvNorm
 from transfer.detection.torchvision_engine.vit import ViT, ViTSpec
 
-SCALES = (4.0, 2.0, 1.0, 0.5)  # of the ViT's map
+SCALES = (4.0, 2.0, 1.0, 0.5)  # sides of the maps, relative to the ViT's map
 
 
 @dataclass(frozen=True, kw_only=True)
 class SimplePyramidSpec:
-    """The node MODEL.FPN on a ViT."""
+    """Has the keys of the node MODEL.FPN on a ViT."""
 
     vit: ViTSpec
     out_channels: int
@@ -64,7 +64,7 @@ class SimplePyramidSpec:
 
     @property
     def levels(self) -> list[int]:
-        """log2 of the strides that are made from the ViT's map, the finest first."""
+        """Returns log2 of the strides that are made from the ViT's map, the finest first."""
         return [int(math.log2(self.vit.patch_size / scale)) for scale in SCALES]
 
     def check_maps(self, rpn: Sequence[str], roi: Sequence[str]) -> None:
@@ -77,7 +77,7 @@ class SimplePyramidSpec:
 
 
 class SimpleFeaturePyramid(nn.Module):
-    """Children `net`, `simfp_2`, `simfp_3`, ... (log2 of the stride)."""
+    """Has the children `net`, `simfp_2`, `simfp_3`, ... (log2 of the stride)."""
 
     size_divisibility = 0
 

@@ -38,7 +38,7 @@ from transfer.detection.torchvision_engine.structures import (
 
 @dataclass(frozen=True, kw_only=True)
 class StandardHeadsSpec(RoiHeadsSpec):
-    """MODEL.ROI_HEADS.NAME StandardROIHeads: all but those of C4 detectors."""
+    """Has the keys of StandardROIHeads (MODEL.ROI_HEADS.NAME), for all but C4 detectors."""
 
     architectures = ("C5", "FPN", "TINY", "VIT")
 
@@ -89,7 +89,7 @@ class PooledHeads(RoiHeads):
         channels: int,
         strides: Sequence[int],
     ) -> None:
-        """Args: channels, strides: of the maps, which are all as wide."""
+        """Args: channels, strides: those of the maps, which all have the same channels."""
         super().__init__(spec, box_predictor=box_predictor, channels=channels)
         self.box_head = box_head
         self.box_pooler = RoiPooler(spec.box_pooler, strides)
@@ -136,12 +136,12 @@ class PooledHeads(RoiHeads):
 
 
 class StandardROIHeads(PooledHeads):
-    """Box head, predictor, mask head and keypoint head."""
+    """Has a box head, a predictor, a mask head and a keypoint head."""
 
     box_predictor: BoxPredictor
 
     def __init__(self, spec: StandardHeadsSpec, *, channels: int, strides: Sequence[int]) -> None:
-        """Args: channels, strides: of the maps, which are all as wide."""
+        """Args: channels, strides: those of the maps, which all have the same channels."""
         # Made in upstream's order: a seed then draws the same weights.
         head = spec.box_head.build(channels, spec.box_pooler.resolution)
         predictor = BoxPredictor(spec.predictor, inputs=head.out_dim, num_classes=spec.num_classes)

@@ -19,7 +19,7 @@ from transfer.detection.torchvision_engine.mask_targets import BitMasks, GroundT
 
 @dataclass(frozen=True)
 class Targets:
-    """The ground truth of one image."""
+    """Is the ground truth of one image."""
 
     boxes: Tensor  # (n, 4)
     classes: Tensor  # int64 (n,)
@@ -28,8 +28,9 @@ class Targets:
 
     @staticmethod
     def from_sample(sample: Mapping[str, Any], device: torch.device) -> Targets:
-        """Read "boxes", "classes", "polygons" or "bitmasks", and "keypoints" of an element of a
-        batch."""
+        """Reads "boxes", "classes", "polygons" or "bitmasks", and "keypoints" of an element of a
+        batch.
+        """
         masks: GroundTruthMasks | None = None
         if sample.get("polygons") is not None:
             masks = Polygons(sample["polygons"])
@@ -48,7 +49,7 @@ class RoiSample:
 
     boxes: Tensor  # (r, 4)
     classes: Tensor  # int64 (r,); num_classes = background
-    gt_boxes: Tensor  # (r, 4), of use where the class is not background
+    gt_boxes: Tensor  # (r, 4); not used for boxes of background
     gt_index: Tensor  # int64 (r,), the row of Targets
     targets: Targets
     positives: int  # known to the host: it need not ask a GPU for the rows with an object
@@ -89,7 +90,7 @@ class BoxTargets:
 
     boxes: Tensor  # (r, 4)
     classes: Tensor  # int64 (r,); num_classes = background
-    gt_boxes: Tensor  # (r, 4), of use where the class is not background
+    gt_boxes: Tensor  # (r, 4); not used for boxes of background
     foreground: Tensor  # int64: the rows if it is not
 
     @staticmethod
@@ -105,7 +106,7 @@ class BoxTargets:
 
 @dataclass
 class Detections:
-    """The detections in one image, sorted by falling score."""
+    """Holds the detections in one image, sorted by descending score."""
 
     boxes: Tensor  # (k, 4); in the original image's pixels once postprocessed
     scores: Tensor  # (k,) in [0, 1]

@@ -31,12 +31,12 @@ NORM_EPS = 1e-6
 
 @dataclass(frozen=True, kw_only=True)
 class TimmConvNetSpec:
-    """MODEL.BACKBONE, the node TRANSFER.CONVNET, and the norm in MODEL.RESNETS."""
+    """Has the keys of MODEL.BACKBONE and TRANSFER.CONVNET, and the norm in MODEL.RESNETS."""
 
-    name: str  # timm's
-    norm: str  # that takes the place of each batch norm; a network without any is as timm makes it
+    name: str  # the name of the network in timm
+    norm: str  # it takes the place of each batch norm; a network without any is as timm makes it
     freeze_at: int  # see FREEZE_AT
-    drop_path: float  # rate of the last block; it rises linearly from 0
+    drop_path: float  # rate of the last block; the rates increase linearly from 0
     out_norm: bool  # whether a LayerNorm follows each map, as in ConvNeXt's detectors
     out_features: tuple[str, ...]  # the maps that are returned
 
@@ -68,7 +68,7 @@ class TimmConvNetSpec:
         if lacks:
             raise InputError(
                 f"MODEL.BACKBONE.NAME {self.name} has maps of the strides {layout.strides}, but a "
-                f"pyramid needs one of each of 4, 8, 16, 32"
+                f"pyramid needs one of each of 4, 8, 16, 32; choose a different network"
             )
         if layout.batch_norms and self.norm not in BATCH_NORMS:
             raise InputError(
@@ -78,7 +78,7 @@ class TimmConvNetSpec:
 
     @property
     def trunk_name(self) -> str:
-        """timm's name, which is that of its weights."""
+        """Returns timm's name, which its weights have too."""
         return self.name
 
     def build(self) -> TimmConvNet:
@@ -112,13 +112,13 @@ def has_layer_groups(name: str) -> bool:
 
 @dataclass(frozen=True)
 class Layout:
-    """The structure of timm's network.
+    """Describes the structure of timm's network.
 
     Attributes:
         stages: for the last map of each stride, its parts in the order in which they run; "stem" is
             before the first of them, or before the stage of stride 4 has begun.
         after: parts after the last map, which a detector does not use.
-        channels: of each stage's map; strides: of all maps that timm names.
+        channels: channels of each stage's map. strides: strides of all maps that timm names.
         places: place of each stage's map among timm's.
         batch_norms: whether there is any.
     """
@@ -142,7 +142,7 @@ def layout_of(name: str) -> Layout:
     stages: dict[str, list[str]] = {"stem": []}
     levels = [max(entry["reduction"].bit_length() - 1, 1) for entry in info]
     names = ["stem" if level == 1 else f"res{level}" for level in levels]
-    # Where no map is finer than stride 4 (ConvNeXt), the stem is what precedes the first stage.
+    # If no map is finer than stride 4 (ConvNeXt), the stem is what precedes the first stage.
     if "stem" not in names:
         first = parts.index(ends[0])
         stages["stem"], parts = parts[:first], parts[first:]
@@ -219,7 +219,7 @@ class TimmConvNet(nn.Module):
         return {name: self.out_norms[name](map_) for name, map_ in maps.items()}
 
     def freeze(self, freeze_at: int, layout: Layout) -> None:
-        """Fix the stem (freeze_at >= 1) and the stages up to res`freeze_at`."""
+        """Fixes the stem (freeze_at >= 1) and the stages up to res`freeze_at`."""
         for stage, parts in layout.stages.items():
             level = 1 if stage == "stem" else int(stage[3:])
             for part in parts if freeze_at >= level else ():

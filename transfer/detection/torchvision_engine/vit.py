@@ -24,27 +24,27 @@ from transfer.detection.torchvision_engine.vit_positions import (
     to_windows,
 )
 
-# Both as in timm's ViTs, which the weights are trained with.
+# Both values are those of timm's ViTs, with which the weights were trained.
 NORM_EPS = 1e-6
 INIT_STD = 0.02
 
 
 @dataclass(frozen=True, kw_only=True)
 class ViTSpec:
-    """The node TRANSFER.VIT."""
+    """Has the keys of the node TRANSFER.VIT."""
 
     width: int  # channels of a token
-    depth: int  # blocks
+    depth: int  # number of blocks
     heads: int
-    patch_size: int  # pixels
-    image_size: int  # pixels; the square that relative positions are made for
+    patch_size: int  # side in pixels
+    image_size: int  # pixels; side of the square for which relative positions are made
     pretrain_image_size: int  # pixels; `pos_embed` is made for it, with a class token
-    # Side in tokens of the windows of the blocks that are not in `global_blocks`. Attention over
-    # a whole image in each block would cost the square of its area.
+    # Side of the windows, in tokens. The blocks that are not in `global_blocks` have such windows,
+    # since attention over a complete image in each block would cost the square of its area.
     window_size: int
     global_blocks: tuple[int, ...]
     relative_positions: bool
-    drop_path: float  # rate of the last block; it rises linearly from 0
+    drop_path: float  # rate of the last block; the rates increase linearly from 0
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> ViTSpec:
@@ -77,12 +77,12 @@ class ViTSpec:
 
     @property
     def trunk_name(self) -> str:
-        """timm's name, e.g. "vit_base_patch16_224"."""
+        """Returns timm's name, e.g. "vit_base_patch16_224"."""
         return vit_name(self.width, self.patch_size, self.pretrain_image_size)
 
 
 class PatchEmbed(nn.Module):
-    """One strided convolution, `proj`, from (N, 3, H * p, W * p) to (N, H, W, D)."""
+    """Is one strided convolution, `proj`, from (N, 3, H * p, W * p) to (N, H, W, D)."""
 
     def __init__(self, patch_size: int, width: int) -> None:
         super().__init__()
@@ -94,7 +94,7 @@ class PatchEmbed(nn.Module):
 
 
 class Attention(nn.Module):
-    """Multi-head attention over a grid of tokens, with decomposed relative positions."""
+    """Is multi-head attention over a grid of tokens, with decomposed relative positions."""
 
     def __init__(self, width: int, heads: int, *, grid: int | None) -> None:
         """Args: grid: side in tokens that relative positions are made for; None: there are none."""
@@ -124,7 +124,7 @@ class Attention(nn.Module):
 
 
 class Mlp(nn.Module):
-    """Two linear layers with an exact GELU between, four times as wide."""
+    """Has two linear layers with an exact GELU in between, where it is four times as wide."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -137,7 +137,7 @@ class Mlp(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention and MLP, each after a norm and next to a shortcut."""
+    """Applies attention and then an MLP, each after a norm and next to a shortcut."""
 
     def __init__(
         self, width: int, heads: int, *, window: int, grid: int | None, drop_path: float
@@ -165,7 +165,9 @@ class Block(nn.Module):
 
 
 class ViT(nn.Module):
-    """Children `patch_embed`, `blocks`; the parameter `pos_embed` (1, 1 + pretraining grid, D)."""
+    """Has the children `patch_embed` and `blocks`, and the parameter `pos_embed` (1, 1 +
+    pretraining grid, D).
+    """
 
     def __init__(self, spec: ViTSpec) -> None:
         super().__init__()

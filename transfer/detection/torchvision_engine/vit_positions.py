@@ -24,7 +24,7 @@ def to_windows(tokens: Tensor, side: int) -> Tensor:
 
 
 def from_windows(windows: Tensor, height: int, width: int) -> Tensor:
-    """The inverse of `to_windows`: (N * windows, s, s, D) becomes (N, height, width, D)."""
+    """Inverts `to_windows`: (N * windows, s, s, D) becomes (N, height, width, D)."""
     side = windows.shape[1]
     rows, columns = math.ceil(height / side), math.ceil(width / side)
     grid = windows.unflatten(0, (-1, rows, columns)).transpose(2, 3)

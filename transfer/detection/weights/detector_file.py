@@ -109,7 +109,7 @@ class DetectorWeights(Weights):
 
     @cached_property
     def sha256(self) -> str:
-        """Identity of all tensors without batch norm's counters."""
+        """Returns the identity of all tensors without batch norm's counters."""
         return tensors_sha256(self.detector)
 
 
@@ -318,7 +318,8 @@ def _read_config(path: Path) -> CfgNode | None:
         return None
     try:
         if not has_section(path, "MODEL"):
-            return None  # of another program; Detectron2's "lazy" configs have a section `model`
+            # A different program wrote it; Detectron2's "lazy" configs have a section `model`.
+            return None
         return load_keys(path, all_defaults(), (*INPUT, *COMPARED, CLASSES))
     except InputError as error:
         warn_once(f"{error}; this file is ignored")

@@ -17,8 +17,8 @@ from transfer.checkpoints.weights import COUNTER
 from transfer.detection.weights.detector_file import DERIVED, shown_classes, warn_of_unnamed
 
 BACKBONE_PART = "backbone"
-# In the order of a forward pass, the longer prefix first; res5 of a C4 detector is the last stage
-# of its ResNet.
+# The parts by prefix, in the order of a forward pass, the longer prefix first. res5 of a C4
+# detector is the last stage of its ResNet.
 PREFIXES = {
     "backbone.fpn_": "FPN",
     "backbone.top_block.": "FPN",
@@ -48,7 +48,7 @@ Shapes = Mapping[str, "tuple[int, ...]"]
 
 @dataclass(frozen=True)
 class Part:
-    """What becomes of one part.
+    """Says what happens to one part.
 
     Attributes:
         names: its tensors in the detector that is built; none if the detector does not have it.
@@ -63,7 +63,7 @@ class Part:
 
     @property
     def loaded(self) -> bool:
-        """Whether the file's tensors are taken."""
+        """Returns whether the file's tensors are taken."""
         return bool(self.names) and not self.reason
 
     def line(self) -> str:
@@ -136,10 +136,11 @@ def in_class_order(
 def reordered(
     tensors: Mapping[str, Tensor], theirs: Sequence[str], ours: Sequence[str]
 ) -> dict[str, Tensor]:
-    """Returns a detector's tensors with its predictors' rows in another order of the same classes.
+    """Returns a detector's tensors with the rows of its predictors in the order of `ours`.
 
     Args:
-        theirs: names of the classes in the order of the rows; ours: in the order that is wanted.
+        theirs: names of the classes in the order of the rows. ours: the same names in the order
+            that is wanted.
     """
     rows = torch.tensor([list(theirs).index(name) for name in ours])
     count, moved = len(rows), dict(tensors)

@@ -44,7 +44,9 @@ def with_detector(cfg: CfgNode, source: OpenedWeights, config_name: str) -> CfgN
     try:
         load_model(make_detector(cfg, model.preprocess or Preprocess()), model.state)
     except InputError as error:
-        raise InputError(f"{source} does not fit {config_name}: {error}") from None
+        raise InputError(
+            f"{source} does not fit {config_name}: {error}; use the config of its training"
+        ) from None
     return cfg
 
 

@@ -75,7 +75,7 @@ def read_starting_weights(
 
     Args:
         cfg: as `with_init` returns it.
-        seed: of `random` weights.
+        seed: seed for `random` weights.
         classes: names of the data's classes, in the order of the predictors that are built; None:
             they are not compared with the file's.
 
@@ -98,7 +98,11 @@ def read_starting_weights(
 
 
 def read_backbone(source: OpenedWeights, cfg: CfgNode, seed: int) -> Weights:
-    """Reads a file that holds a backbone, or draws `random` weights, of the config's backbone."""
+    """Reads the config's backbone from a file, or draws `random` weights for it.
+
+    Raises InputError if the file has no such weights, or if MODEL.RESNETS.NORM cannot hold its
+    batch norms.
+    """
     name = backbone_name(cfg)
     norm = cfg.MODEL.RESNETS.NORM if has_batch_norm(cfg) else None
     if source.is_random and norm == "FrozenBN":
@@ -195,7 +199,8 @@ def _with_fitting(
     (backbone,) = (part for part in parts if part.name == BACKBONE_PART)
     if not backbone.loaded:
         raise InputError(
-            f"{source} does not fit the config: its backbone differs, {backbone.reason}"
+            f"{source} does not fit the config, since its backbone differs ({backbone.reason}); "
+            "use the config of its training"
         )
     logger.info("start: the complete detector of %s", source)
     for part in parts:

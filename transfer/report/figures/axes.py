@@ -15,7 +15,7 @@ MOST_OF_LABEL = 58  # characters of an axis label, which fit in the width of the
 
 @dataclass(frozen=True)
 class Axis:
-    """An axis from `low` to `high`, linear or logarithmic (base 10)."""
+    """Is an axis from `low` to `high`, linear or logarithmic (base 10)."""
 
     label: str
     low: float
@@ -81,7 +81,7 @@ def _log_axis(low: float, high: float, label: str) -> Axis:
 
 @dataclass(frozen=True)
 class Frame:
-    """A plot of WIDTH x HEIGHT pixels with its two axes."""
+    """Is a plot of WIDTH x HEIGHT pixels with its two axes."""
 
     x: Axis
     y: Axis

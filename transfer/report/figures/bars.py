@@ -13,7 +13,7 @@ ROW = 26
 
 @dataclass(frozen=True)
 class Bar:
-    """One row of a bar chart.
+    """Is one row of a bar chart.
 
     `low` and `high` are the ends of its whisker, or None; `words` is the value as text.
     """

@@ -12,7 +12,7 @@ TOP, BOTTOM = 24, 8
 
 @dataclass(frozen=True)
 class RowFrame:
-    """`count` rows, each `row` pixels high, with `left` and `right` pixels beside the scale."""
+    """Has `count` rows, each `row` pixels high, with `left` and `right` pixels beside the scale."""
 
     scale: Axis
     left: float

@@ -61,7 +61,7 @@ class TaskRanks:
 
     @property
     def label(self) -> str:
-        """The protocol with the metric."""
+        """Returns the protocol with the metric."""
         return f"{self.protocol.short}: {self.metric}"
 
     def places(self) -> list[tuple[int, int]]:
@@ -79,9 +79,9 @@ class TaskRanks:
 class Overall:
     """The ranked rows, the best mean rank first; intervals are the central 95 % of the draws.
 
-    rank, z: means over the tasks. place: of `rank`, 1 is the best. here, alike: (low, high) of the
-    place on these tasks, and on tasks like these. first: share of the draws that also draw tasks
-    in which the row is ranked first.
+    rank, z: means over the tasks. place: the place by `rank`, 1 is the best. here, alike: (low,
+    high) of the place on these tasks, and on tasks like these. first: share of the draws that also
+    draw tasks in which the row is ranked first.
     """
 
     row: Checkpoint
@@ -96,7 +96,8 @@ class Overall:
 
 @dataclass(frozen=True)
 class Wins:
-    """The wins of each row over each other row, int (k, k), in the order of `Leaderboard.rows`.
+    """Holds the wins of each row over each other row, int (k, k), in the order of
+    `Leaderboard.rows`.
 
     tasks: how many both have; higher: on how many of them the first is higher; resolved: on how
     many of these the difference is resolved.
@@ -130,7 +131,7 @@ class Leaderboard:
 
     @cached_property
     def wins(self) -> Wins:
-        """The wins of all rows over each other."""
+        """Returns the wins of all rows over each other."""
         numbers = {row.label: number for number, row in enumerate(self.rows)}
         count = len(self.rows)
         found = Wins(*(np.zeros((count, count), np.int64) for _ in range(3)))

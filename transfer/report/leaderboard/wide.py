@@ -24,7 +24,7 @@ MOST_OF_LINE = 14  # characters above a column of a LaTeX table
 
 @dataclass(frozen=True)
 class WideCell:
-    """A cell as text: "53.5 ± 0.2", and its marks."""
+    """Is a cell as text: "53.5 ± 0.2", and its marks."""
 
     text: str
     bold: bool = False
@@ -40,7 +40,7 @@ class WideTable:
 
     @property
     def groups(self) -> list[tuple[Protocol, int]]:
-        """Each protocol with its number of columns."""
+        """Returns each protocol with its number of columns."""
         return grouped(self.columns)
 
 
@@ -54,7 +54,7 @@ def wide_table(results: Results, rows: list[Checkpoint]) -> WideTable:
 
 
 def paper_metrics(results: Results, protocol: Protocol) -> list[str]:
-    """Returns the AP, AP50 and AP75 of boxes and masks; of other tasks, the headline metrics."""
+    """Returns the AP, AP50 and AP75 of boxes and masks, and the headline metrics of other tasks."""
     found = [metric for metric in ORDER if metric in results.metrics[protocol.key]]
     return found or results.headlines_of(protocol)
 

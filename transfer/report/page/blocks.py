@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from transfer.report.configs import DETECTION_TASKS
 from transfer.report.rows_columns_cells import Protocol, Results
 
-MOST_COLUMNS = 11  # of 78 px at least, next to a name of 220 px
+MOST_COLUMNS = 11  # each has at least 78 px, next to a name of 220 px
 MOST_ON_ONE_LINE = 6  # columns in which value, deviation and n fit on one line
 COSTS = ("pretrain", "views", "transfer")
 COSTS_ON_GPU = ("pretrain", "GPU time", "views", "transfer")
@@ -23,29 +23,29 @@ Column = tuple[Protocol, str]
 
 @dataclass(frozen=True)
 class Block:
-    """Some columns: whole protocols with their headline metrics, then the costs or ()."""
+    """Holds some columns: whole protocols with their headline metrics, then the costs or ()."""
 
     columns: list[Column]
     costs: tuple[str, ...] = ()
 
     @property
     def groups(self) -> list[tuple[Protocol, int]]:
-        """Each protocol once with its number of columns, for the upper header row."""
+        """Returns each protocol once, with its number of columns, for the upper header row."""
         return grouped(self.columns)
 
     @property
     def width(self) -> int:
-        """The number of columns without that of the names."""
+        """Returns the number of columns without that of the names."""
         return len(self.columns) + len(self.costs)
 
     @property
     def stacked(self) -> bool:
-        """Whether the parts of a cell are below each other."""
+        """Returns whether the parts of a cell are below each other."""
         return self.width > MOST_ON_ONE_LINE
 
     @property
     def tasks(self) -> str:
-        """The block's tasks, for its caption."""
+        """Returns the block's tasks, for its caption."""
         return ", ".join(dict.fromkeys(protocol.task for protocol, _ in self.columns))
 
 

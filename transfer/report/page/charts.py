@@ -25,7 +25,7 @@ MAX_SCATTERS = 8
 
 @dataclass(frozen=True)
 class Chart:
-    """One figure with its caption."""
+    """Is one figure with its caption."""
 
     title: str
     svg: Markup

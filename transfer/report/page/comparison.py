@@ -20,7 +20,7 @@ def pair_data(results: Results) -> dict[str, Any]:
     """Returns data for JSON: `columns` by protocol and metric, `pairs` of row numbers.
 
     Rows are those of `every_row`, with their `labels` and `units`; metrics are those in percent.
-    columns: [{protocol, metric, headline, texts: [one per row, "" where not run]}]; pairs: {"0-1":
+    columns: [{protocol, metric, headline, texts: [one per row, "" if not run]}]; pairs: {"0-1":
     [[column number, first - second, low, high, verdict, detectable, place in `covers`], ...]},
     first < second; null without an interval.
     """

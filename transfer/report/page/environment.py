@@ -23,7 +23,9 @@ MOST_OF_HEAD = 60  # characters of a label in the head of a narrow column
 
 @cache
 def environment() -> Environment:
-    """Made once: compiling the templates takes longer than a small report."""
+    """Returns the environment of the templates. It is made once: compiling the templates takes
+    longer than a small report.
+    """
     found = Environment(
         loader=FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )

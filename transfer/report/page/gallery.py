@@ -32,7 +32,7 @@ Box = Sequence[float]  # x1, y1, x2, y2, score, class; XYXY in pixels
 
 @dataclass(frozen=True)
 class Gallery:
-    """One protocol's test images.
+    """Holds one protocol's test images.
 
     `panels[series][image]` is a figure; `orders` has [[image, disagreement], ...] under "0-1", the
     largest first, for each two checkpoints, the lower series first. `sheet` is a data URI or "".

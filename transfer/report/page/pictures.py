@@ -30,7 +30,7 @@ TITLES = {
 
 @dataclass(frozen=True)
 class Picture:
-    """One image of one checkpoint, ready for `<img src>`."""
+    """Is one image of one checkpoint, ready for `<img src>`."""
 
     kind: str
     label: str

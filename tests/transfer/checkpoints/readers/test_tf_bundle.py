@@ -1,4 +1,4 @@
-"""Damaged entries of a TensorFlow index: fields of the wrong kind, shapes and places that lie."""
+"""Damaged entries of a TensorFlow index: fields of the wrong kind, wrong shapes and places."""
 
 from __future__ import annotations
 

@@ -85,7 +85,7 @@ class Unbuilt:
 
 class Stateless:
     def __setstate__(self, state: object) -> None:
-        raise RuntimeError("of another version")
+        raise RuntimeError("of a different version")
 
     def __getstate__(self) -> dict:
         return {"a": 1}

@@ -40,7 +40,7 @@ def test_the_listed_part(tmp_path: Path, train: Split) -> None:
 @pytest.mark.parametrize(
     "names, lines, message",
     [
-        ((), 0, "lists no images"),
+        ((), 0, "does not list any image"),
         (("a.png", "b.png"), 3, "lists 2 images, but TRAIN.SPLIT_LINES expects 3"),
         (("a.png", "b.png", "a.png"), 3, "lists a.png 2 times"),
     ],

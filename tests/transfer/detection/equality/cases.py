@@ -267,7 +267,7 @@ CASES: dict[str, dict[str, Any]] = {
         "MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG": True,
         "MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE": True,
     },
-    # ViTDet: windows that do not divide the map, positions of another grid, all norms "LN"
+    # ViTDet: windows that do not divide the map, positions of a different grid, all norms "LN"
     "vitdet": {
         **specs.VIT,
         **MASK_HEADS,
@@ -287,7 +287,7 @@ CASES: dict[str, dict[str, Any]] = {
         "TRANSFER.VIT.DROP_PATH": 0.2,
     },
 }
-# ViTDet's optimiser for it: AdamW, its rates falling from layer to layer.
+# ViTDet's optimiser for it: AdamW, with lower rates for earlier layers.
 ADAMW = {"vitdet": {"base_lr": 1e-4, "weight_decay": 0.1, "layer_decay": 0.7}}
 # Compared with the real Detectron2 only, without a golden file
 SLOW = ("c4_rpn_on_res3", "fpn_r152", "c5_frozen", "fpn_resnext", "c4_resnext", "c4_wide")

@@ -98,7 +98,7 @@ def test_other_ids_and_types_change_no_number(tmp_path: Path, evaluator: str) ->
 
 @pytest.mark.parametrize("evaluator", EVALUATORS)
 def test_missing_areas_are_those_of_masks(tmp_path: Path, evaluator: str) -> None:
-    """As if the file held the areas of its masks, and of the boxes where there is none.
+    """As if the file held the areas of its masks, and those of the boxes if there is no mask.
 
     Areas below 0, as formulas of polygons give them, and above pycocotools' largest count as
     missing: it would ignore such objects, and a perfect detector would have no score.

@@ -37,7 +37,7 @@ def random_case(seed: int, images: int = 12) -> tuple[DetectionSet, list[Predict
 
 
 def slow_rows(predictions: list, category: int, exact: bool) -> list[list[str]]:
-    """Image, score, x1, y1, x2, y2 of each detection, by falling score."""
+    """Image, score, x1, y1, x2, y2 of each detection, by descending score."""
     lines = []
     for p in predictions:
         for box, score, label in zip(p.boxes, p.scores, p.classes):

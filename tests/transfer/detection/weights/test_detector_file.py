@@ -31,7 +31,7 @@ STATED = {
     "INPUT": {"FORMAT": "BGR"},
     "MY_PROJECT": {"KEY": 1},
 }
-# A model of Detectron2, and what another config would say of its input.
+# A model of Detectron2, and what a different config would say of its input.
 WORDS = [
     *("MODEL.DEVICE", "cpu", "MODEL.ROI_HEADS.SCORE_THRESH_TEST", 0.0, "DATASETS.TEST", ("x",)),
     *("MODEL.PIXEL_STD", [57.0, 58.0, 59.0], "MODEL.ROI_HEADS.NUM_CLASSES", 3),
@@ -94,7 +94,7 @@ def test_the_config_beside_decides(
 def test_nothing_beside_is_one_warning(
     model: Path, text: str | None, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Absent, of another kind, or not readable."""
+    """It is absent, of a different kind, or not readable."""
     if text is not None:
         model.with_name("config.yaml").write_text(text)
     for _ in range(2):

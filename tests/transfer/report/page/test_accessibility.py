@@ -26,7 +26,7 @@ CONTRAST = """(() => {
   let texts = 0, marks = 0;
   while (walker.nextNode()) {
     const part = walker.currentNode.parentElement, style = getComputedStyle(part);
-    // On a photograph texts are white with a dark outline, whatever lies behind
+    // On a photograph texts are white with a dark outline, whatever is behind
     const blank = !walker.currentNode.textContent.trim();
     if (blank || !part.getClientRects().length ||
         ["SCRIPT", "STYLE", "title"].includes(part.tagName) ||
