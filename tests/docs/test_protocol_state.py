@@ -46,9 +46,10 @@ def state(name: str) -> State:
         ("digits_vitdet", RUN, ""),  # its header has the number
         ("linear_imagenet_simclr", SMALL, "on `folder:flowers5:val`"),
         ("coco_mscn_fpn_1x", SMALL, "as `coco_mini_fpn`"),
+        ("robustness_imagenet_c", SMALL, "as `robustness_tiny100`"),
         ("ade20k_upernet_mae", SMALL, "as `digits_upernet`"),
         ("voc_mscn", FORMAT, "`tests/transfer/datasets/test_voc.py`"),
-        ("robustness_imagenet_c", FORMAT, "`tests/pretrain/data/test_robustness_sets.py`"),
+        ("robustness_imagenet_r", FORMAT, "`tests/pretrain/data/test_robustness_sets.py`"),
         ("natural12", FORMAT, ""),
         ("own_fpn", NO_RECORD, ""),
         ("groceries_c4", NO_RECORD, ""),
