@@ -15,6 +15,7 @@ from pretrain.common.printable import printable
 FULL = (errno.ENOSPC, errno.EDQUOT)
 DISK = (*FULL, errno.EIO, errno.EROFS)  # a disk that is full, fails, or cannot be written
 FORBIDDEN = (errno.EACCES, errno.EPERM)
+UNLOCK = "change its permissions (chmod), or give a copy"  # for a path that this user may not use
 MOST_OF_MESSAGE = 1900  # characters of one line
 # Errors of the operating system, and what a user can do about them
 REMEDIES = {
@@ -172,14 +173,23 @@ def refused_by_system(error: BaseException | None) -> OSError | None:
     return disk_failure(error)
 
 
-def disk_failure(error: BaseException | None, codes: tuple[int, ...] = DISK) -> OSError | None:
+def input_line(error: InputError) -> str:
+    """Returns the lines of bad input. If this user may not use a path, and the message does not say
+    what to do, the remedy is added, so a reader of a file needs to give only the reason.
+    """
+    text = str(error)
+    forbidden = any(isinstance(each, OSError) and each.errno in FORBIDDEN for each in causes(error))
+    return f"{text}; {UNLOCK}" if forbidden and ";" not in text else text
+
+
+def disk_failure(error: BaseException | None) -> OSError | None:
     """Returns the error of a disk that is full, fails or cannot be written, if it is `error` or led
     to it; None: there is another cause.
 
     torch.save raises its own RuntimeError if the file cannot take all bytes.
     """
     for each in causes(error):
-        if isinstance(each, OSError) and each.errno in codes:
+        if isinstance(each, OSError) and each.errno in DISK:
             return each
     return None
 

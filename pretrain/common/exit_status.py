@@ -1,6 +1,7 @@
 """How a command ends: its exit status, and one line on stderr that gives the reason.
 
-0: success. 2: bad input. 1: a failed run, also if the cause is an image that disappeared during the
+0: success. 2: bad input, also a path that this user may not read or write, if it is noticed before
+the run begins. 1: a failed run, also if the cause is an image that disappeared during the
 training, or a disk that is full or cannot be written, whoever noticed it; only an error in the
 program prints a traceback. 130: Ctrl-C. 143: SIGTERM, SIGUSR1, or SIGHUP (a closed terminal); the
 same command with --resume continues. 141: the reader of the output has ended.
@@ -18,7 +19,7 @@ from contextlib import contextmanager
 from types import ModuleType
 
 from pretrain.common.command_names import as_started
-from pretrain.common.errors import DISK, FORBIDDEN, InputError, disk_failure, failure
+from pretrain.common.errors import InputError, disk_failure, failure, input_line
 from pretrain.common.stop_signals import INTERRUPTED, Stopped, describe_stop, heard
 from pretrain.common.terminal import outlives_terminal
 from pretrain.common.verbosity import is_verbose
@@ -51,8 +52,8 @@ def _exit_status(work: Callable[[], int | None], says_stop: bool) -> int:
             sys.stdout.flush()
             return status
     except InputError as error:
-        print(f"error: {as_started(str(error))}", file=sys.stderr)
-        return 1 if disk_failure(error, (*DISK, *FORBIDDEN)) else error.status
+        print(f"error: {as_started(input_line(error))}", file=sys.stderr)
+        return 1 if disk_failure(error) else error.status
     except KeyboardInterrupt as error:
         if says_stop and int(os.environ.get("RANK", 0)) == 0:  # the other processes stop too
             print(describe_stop(error), file=sys.stderr)

@@ -77,12 +77,14 @@ def read_curves(run: str | Path) -> dict[str, Curve]:
         InputError: metrics.jsonl is missing or unreadable, or has none of these quantities.
     """
     path = Path(run) / METRICS
-    if not path.is_file():
-        raise InputError(
-            f"{path} does not exist; give --run an output folder of tools/train_ssl.py"
-        )
     try:
+        if not path.is_file():
+            raise InputError(
+                f"{path} does not exist; give --run an output folder of tools/train_ssl.py"
+            )
         rows = read_metrics(path)
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror or error})") from error
     except ValueError as error:
         raise InputError(f"{path} is damaged ({error}); remove the damaged lines") from error
     curves: dict[str, Curve] = {}

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pretrain.common.errors import InputError
+from pretrain.common.errors import UNLOCK, InputError
 from pretrain.common.lookup import names_in, near_matches
 from pretrain.common.printable import printable
 from transfer.checkpoints.readers.not_weights import what_folder_is
@@ -108,8 +108,7 @@ def _refusal(file: Path) -> str:
 def _check_readable(path: Path) -> None:
     """Raises InputError, as for other bad input, if this user may not read a file or list a folder.
 
-    Without this check the error of the reader would be one of the disk, like an output folder that
-    cannot be written.
+    So it is said before anything is written, and not by the reader.
     """
     if path.is_dir():
         readable = os.access(path, os.R_OK | os.X_OK)
@@ -120,9 +119,7 @@ def _check_readable(path: Path) -> None:
         except PermissionError:
             readable = False
     if not readable:
-        raise InputError(
-            f"{path}: this user may not read it; change its permissions (chmod), or give a copy"
-        )
+        raise InputError(f"{path}: this user may not read it; {UNLOCK}")
 
 
 def _what_is_missing(file: Path) -> str:

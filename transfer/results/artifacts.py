@@ -8,21 +8,26 @@ the folder of a pretraining run. A record has the paths of all artifacts relativ
 from __future__ import annotations
 
 import json
+import logging
 import math
-import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pretrain.backbones.first_layer_kernels import first_layer, tile_kernels
 from pretrain.common.checkpoint import atomic_write, atomic_write_text
 from pretrain.common.errors import InputError
 from pretrain.common.logs import read_metrics
+from pretrain.common.regular_file import MEGABYTE, read_regular
 from pretrain.common.run_files import CONFIG, METRICS
 
 if TYPE_CHECKING:
     from transfer.checkpoints.weights import Weights
 
+logger = logging.getLogger(__name__)
+Content = TypeVar("Content")
+MOST_OF_VIEWS = 256 * MEGABYTE  # larger than any picture of views that a run writes
 MAX_CURVE_POINTS = 300  # a curve in the report is about 600 px wide
 
 
@@ -62,7 +67,8 @@ def copy_pretrain_artifacts(weights_path: str | Path, folder: str | Path) -> dic
     """Copies artifacts of the pretraining run from the folder of `weights_path` into `folder`.
 
     It looks for views.png and metrics.jsonl; returns {artifact: file name} of the files found ({}
-    for "random", or for weights outside a pretraining run's folder).
+    for "random", or for weights outside a pretraining run's folder). A file that cannot be read is
+    left out with a warning: it only illustrates the result, which exists already.
     """
     source = Path(weights_path).parent
     found: dict[str, str] = {}
@@ -70,14 +76,28 @@ def copy_pretrain_artifacts(weights_path: str | Path, folder: str | Path) -> dic
         return found
     Path(folder).mkdir(parents=True, exist_ok=True)
     if (source / "views.png").is_file():
-        shutil.copyfile(source / "views.png", Path(folder) / "views.png")
-        found["views"] = "views.png"
+        views = _read_or_warn(source / "views.png", partial(read_regular, most_bytes=MOST_OF_VIEWS))
+        if views is not None:
+            atomic_write(Path(folder) / "views.png", lambda file: file.write(views))
+            found["views"] = "views.png"
     # metrics.jsonl alone may be from any program; views.png or a config mark a run of ours
     if (source / METRICS).is_file() and (source / CONFIG).is_file():
-        rows = [row for row in read_metrics(source / METRICS) if "step" in row]
-        write_curves(Path(folder) / "pretrain_curves.json", rows)
-        found["pretrain_curves"] = "pretrain_curves.json"
+        rows = _read_or_warn(source / METRICS, read_metrics)
+        if rows is not None:
+            steps = [row for row in rows if "step" in row]
+            write_curves(Path(folder) / "pretrain_curves.json", steps)
+            found["pretrain_curves"] = "pretrain_curves.json"
     return found
+
+
+def _read_or_warn(path: Path, read: Callable[[Path], Content]) -> Content | None:
+    """Returns what `read` returns; None, with a warning, if the system does not give the file."""
+    try:
+        return read(path)
+    except OSError as error:
+        reason = error.strerror or error
+        logger.warning("%s cannot be read (%s): the report will not show it", path, reason)
+        return None
 
 
 def thin(rows: Sequence[Any], limit: int = MAX_CURVE_POINTS) -> list[Any]:

@@ -14,7 +14,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from fvcore.common.config import CfgNode
 
+from pretrain.common import safe_yaml
 from pretrain.common.cli import (
     add_command,
     interrupt_says,
@@ -24,6 +26,7 @@ from pretrain.common.cli import (
     split_overrides,
     tool,
 )
+from pretrain.common.config import load_config
 from pretrain.common.errors import InputError, failure
 
 
@@ -124,12 +127,13 @@ def test_what_the_system_refuses_is_one_line(
 
 @pytest.mark.parametrize(
     ("number", "status"),
-    [(errno.ENOSPC, 1), (errno.EROFS, 1), (errno.EACCES, 1), (errno.ENOENT, 2)],
+    [(errno.ENOSPC, 1), (errno.EROFS, 1), (errno.EACCES, 2), (errno.ENOENT, 2)],
 )
 def test_bad_input_that_a_disk_caused_is_a_failed_run(
     number: int, status: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Whoever notices the full disk: the status is that of a failure, not that of a wrong word."""
+    """Whoever notices the full disk: the status is that of a failure, not that of a wrong word. A
+    path that this user may not use is a wrong word."""
     try:
         try:
             raise OSError(number, os.strerror(number), "/out/x")
@@ -138,6 +142,34 @@ def test_bad_input_that_a_disk_caused_is_a_failed_run(
     except InputError as error:
         assert failing(error) == status
     assert capsys.readouterr().err == "error: /out cannot be written; give another --output\n"
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EPERM, errno.EISDIR])
+def test_a_file_that_this_user_may_not_read_is_bad_input_with_its_remedy(
+    number: int,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    """The reader of a config gives only the reason; another reason does not get this remedy."""
+
+    def refuse(*_: object) -> bytes:
+        raise OSError(number, os.strerror(number), "a.yaml")
+
+    path = tmp_path / "a.yaml"
+    path.write_text("SEED: 1\n")
+    monkeypatch.setattr(safe_yaml, "read_regular", refuse)
+
+    @tool
+    def main(argv: object = None) -> None:
+        load_config(str(path), CfgNode({"SEED": 0}))
+
+    assert main() == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: {path}: ") and len(said.splitlines()) == 1
+    assert os.strerror(number) in said
+    remedy = "; change its permissions (chmod), or give a copy\n"
+    assert said.endswith(remedy) == (number != errno.EISDIR)
 
 
 def check_one_line_and_a_traceback(capsys: pytest.CaptureFixture[str], line: str) -> None:

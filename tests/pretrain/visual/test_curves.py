@@ -71,6 +71,17 @@ def test_runs_without_curves(tmp_path: Path, text: str | None, message: str) -> 
     assert "\n" not in str(caught.value)
 
 
+def test_a_run_that_this_user_may_not_read_is_bad_input(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> bool:
+        raise PermissionError(13, "Permission denied", "metrics.jsonl")
+
+    monkeypatch.setattr(Path, "is_file", refuse)
+    with pytest.raises(InputError, match=r"metrics.jsonl cannot be read \(Permission denied\)$"):
+        read_curves(tmp_path)
+
+
 def test_figure_has_a_panel_per_quantity_and_a_line_per_run(tmp_path: Path) -> None:
     one = RunCurves("one", {"feature_std": Curve([0, 100], [0.01, 0.02])})
     small = colours(draw_curves([one], tmp_path / "one.png"))

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from pretrain.common.errors import InputError
+from transfer.results import artifacts
 from transfer.results.artifacts import copy_pretrain_artifacts, draw_kernels, thin, write_curves
 
 
@@ -64,3 +65,29 @@ def test_copies_from_a_pretraining_run(tmp_path: Path) -> None:
     assert found == {"views": "views.png", "pretrain_curves": "pretrain_curves.json"}
     assert json.loads((folder / "pretrain_curves.json").read_text()) == [{"step": 0, "loss": 2.0}]
     assert copy_pretrain_artifacts("random", folder) == {}
+
+
+@pytest.mark.parametrize("lost, kept", [("views", "pretrain_curves"), ("pretrain_curves", "views")])
+def test_a_picture_that_this_user_may_not_read_does_not_lose_the_result(
+    lost: str,
+    kept: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The training has ended when the artifacts are copied; a colleague's run may hide files."""
+
+    def refuse(path: Path, **_: object) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    source = tmp_path / "run"
+    source.mkdir()
+    for name in ("checkpoint.pth", "views.png", "config.yaml"):
+        (source / name).write_bytes(b"x")
+    (source / "metrics.jsonl").write_text('{"step": 1, "loss": 2.0}\n')
+    reader = {"views": "read_regular", "pretrain_curves": "read_metrics"}[lost]
+    monkeypatch.setattr(artifacts, reader, refuse)
+    found = copy_pretrain_artifacts(source / "checkpoint.pth", tmp_path / "out")
+    assert list(found) == [kept] and (tmp_path / "out" / found[kept]).is_file()
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "cannot be read (Permission denied)" in caplog.text
