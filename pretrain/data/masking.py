@@ -258,7 +258,7 @@ def sample_params(
     """Draws the masks of a batch.
 
     shape `(N, C, H, W)`; `device` is the images' (default: the generator's). Raises `InputError`
-    when the grid is larger than the image.
+    if the grid is larger than the image.
     """
     device = device if device is not None else generator.device
     return make_masks(recipe, shape, draw_masks(recipe, shape, generator, device), device)
@@ -270,9 +270,7 @@ def draw_masks(
     generator: torch.Generator,
     device: torch.device,
 ) -> MaskDraws:
-    """Draws the numbers that `make_masks` turns into the masks of a batch; arguments and errors are
-    those of `sample_params`.
-    """
+    """Draws the numbers of which `make_masks` makes a batch's masks; see `sample_params`."""
     n, c, h, w = shape
     recipe.check(min(h, w))
 

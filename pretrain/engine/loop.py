@@ -120,7 +120,7 @@ class Training:
 
 
 class Callback:
-    """Is called at the start, after each step and at the end; by default no method does anything."""
+    """Is called at the start, after each step and at the end; by default nothing is done."""
 
     def start(self, training: Training) -> None:
         """Is called before the first step of this process's run."""
