@@ -48,7 +48,7 @@ LOST_PEER = re.compile(
 
 
 class InputError(Exception):
-    """Bad input. The message is one clear line that names the file or key, and the remedy.
+    """Reports bad input. The message is one clear line that names the file or key, and the remedy.
 
     Each argument is one line; usually there is only one. Messages quote names and values from
     files, so each line is made printable, and cut, when it is shown.

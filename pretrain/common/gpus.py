@@ -24,7 +24,7 @@ NVIDIA = "NVIDIA DeepLearningExamples, ResNet-50"
 
 @dataclass(frozen=True)
 class Speed:
-    """TFLOP per second of a training, and the published number from which it is computed."""
+    """Holds the TFLOP per second of a training, and the published number from which they follow."""
 
     tflops: float
     source: str

@@ -259,8 +259,9 @@ def _take(handle: TextIO, wait: bool = False) -> bool | None:
 
 
 class Kept:
-    """The descriptor of a lock. If it is pickled for a process that multiprocessing starts, that
-    process also holds the lock until it ends."""
+    """Holds the descriptor of a lock. If it is pickled for a process that multiprocessing starts,
+    that process also holds the lock until it ends.
+    """
 
     def __init__(self, handle: int) -> None:
         self.handle, self.owner = handle, os.getpid()

@@ -47,7 +47,7 @@ class Logger(Protocol):
 
 @dataclass(frozen=True)
 class Run:
-    """What a run is called.
+    """Says what a run is called.
 
     Attributes:
         folder: the run's folder.
@@ -160,8 +160,9 @@ class TrackioLogger:
 
 
 class MlflowLogger:
-    """A run of MLflow, where $MLFLOW_TRACKING_URI says. With a server the package mlflow-skinny is
-    enough; without one MLflow keeps a database in the working directory."""
+    """Writes a run of MLflow to the place that $MLFLOW_TRACKING_URI names. With a server the
+    package mlflow-skinny is enough; without one MLflow keeps a database in the working directory.
+    """
 
     def __init__(self, run: Run) -> None:
         from mlflow import MlflowClient
@@ -218,7 +219,7 @@ def check_loggers(text: str, key: str = "LOGGER") -> list[str]:
 
 
 class Loggers:
-    """All loggers of a run; one that fails is left out from there on."""
+    """Holds all loggers of a run; one that fails is left out from then on."""
 
     def __init__(self, text: str, folder: Path, resume_step: int) -> None:
         """

@@ -20,7 +20,7 @@ _END = object()
 
 
 class Batches:
-    """The batches of a loader, as often as they are iterated over.
+    """Gives the batches of a loader, as often as they are iterated over.
 
     Raises:
         RuntimeError: a process of a loader died (`pretrain.common.errors.failure` has its line).

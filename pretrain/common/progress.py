@@ -158,8 +158,8 @@ class _Nowhere(io.TextIOBase):
 
 
 class ProgressBar(tqdm):
-    """tqdm's bar, or plain lines if `file` (stderr) is not a terminal. It also keeps the progress
-    file of its command; with --quiet it keeps only this file.
+    """Is tqdm's bar, or plain lines if `file` (stderr) is not a terminal. It also keeps the
+    progress file of its command; with --quiet it keeps only this file.
 
     A plain line comes every LINE_SECONDS, and when a stage of SHORT_SECONDS or more has ended, but
     for one with `leave=False`, which leaves no trace on a terminal either.

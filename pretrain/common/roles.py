@@ -29,7 +29,7 @@ class Role(Enum):
 
 
 class Hashed(Enum):
-    """What the hash has in place of a key's value, if it is not a fixed value."""
+    """Says what the hash has in place of a key's value, if it is not a fixed value."""
 
     VALUE = "value"  # the value itself
     DEFAULT = "default"  # the default, so a config that never set the key keeps its hash

@@ -41,8 +41,9 @@ class RunNeeds:
 
 @dataclass(frozen=True)
 class Line:
-    """One need. `problem` is "" if it is met, otherwise what to change. `fatal` says whether a run
-    would then fail; on a different machine it may not."""
+    """Describes one need. `problem` is "" if it is met, otherwise what to change. `fatal` says
+    whether a run would then fail; on a different machine it may not.
+    """
 
     name: str
     text: str

@@ -34,7 +34,7 @@ ITEMS = "dictitems"  # key of a tagged mapping that has the entries of a subclas
 
 @dataclass(frozen=True, repr=False)
 class Inert:
-    """An expression that a file has in place of a value; it is not run."""
+    """Is an expression that a file has in place of a value; it is not run."""
 
     tag: str
 

@@ -33,7 +33,7 @@ _asked_at = 0.0
 
 
 class Stopped(KeyboardInterrupt):
-    """The command was asked to end by a signal.
+    """Says that the command was asked to end by a signal.
 
     Args:
         text: what was saved; "" to say nothing about it.

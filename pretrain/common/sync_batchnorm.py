@@ -42,7 +42,7 @@ class _AllReduceSum(torch.autograd.Function):
 
 
 class AllReduceBatchNorm(_BatchNorm):
-    """BatchNorm1d/2d whose training statistics are those of the global batch.
+    """Is BatchNorm1d/2d whose training statistics are those of the global batch.
 
     Input (N, C) or (N, C, H, W); batches may differ in size between processes.
     """

@@ -18,7 +18,7 @@ CPU_STRIP = 2**15  # pixels of a plane whose hue a CPU changes at once
 
 
 def luma(images: Tensor) -> Tensor:
-    """Returns the brightness of each pixel, `(N, 1, H, W)`, of images `(N, 3, H, W)`."""
+    """Returns the luma of ITU-R BT.601, `(N, 1, H, W)`, of RGB images `(N, 3, H, W)`."""
     red, green, blue = images.split(1, dim=1)
     return (red * LUMA[0]).add_(green, alpha=LUMA[1]).add_(blue, alpha=LUMA[2])
 

@@ -32,8 +32,10 @@ RESIZES = ("pillow", "torch")
 
 @dataclass(frozen=True)
 class CropSpec:
-    """One view's crop: `size` px square, area share drawn from `scale`, width / height from
-    `ratio` (log-uniform). torchvision's RandomResizedCrop has scale (0.08, 1); so does SimCLR."""
+    """Describes one view's crop: a square of `size` px, whose share of the area is drawn from
+    `scale` and whose width / height is drawn from `ratio` (log-uniform). torchvision's
+    RandomResizedCrop has scale (0.08, 1); so does SimCLR.
+    """
 
     size: int
     scale: tuple[float, float] = (0.08, 1.0)

@@ -40,8 +40,8 @@ EMPTY: Mapping[str, int] = {}  # spawned processes cannot receive a MappingProxy
 
 
 class ImageDataset(ABC):
-    """N images with labels, (N,) int64: `labels[i]` indexes `classes`, or is -1 if there are no
-    classes.
+    """Holds N images with labels, (N,) int64: `labels[i]` indexes `classes`, or is -1 if there are
+    no classes.
 
     `left_out` counts, by suffix, the files of the same folder that are not read as images.
     """
@@ -138,8 +138,9 @@ class ListedImages(FolderImages):
 
 
 class ArrayImages(ImageDataset):
-    """Decoded images in memory: `pixels (N, H, W, 3)` uint8. `unreadable` maps an index to the
-    error that `read` is to raise there."""
+    """Holds decoded images in memory: `pixels (N, H, W, 3)` uint8. `unreadable` maps an index to
+    the error that `read` is to raise there.
+    """
 
     def __init__(
         self,

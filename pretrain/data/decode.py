@@ -71,7 +71,8 @@ PngImagePlugin.MAX_TEXT_CHUNK = max(PngImagePlugin.MAX_TEXT_CHUNK, PNG_TEXT_BYTE
 
 
 class RefusedImage(OSError):
-    """An undamaged file of a kind that is not read: its pixels have no scale, or are too many.
+    """Is raised for an undamaged file of a kind that is not read: its pixels have no scale, or are
+    too many.
 
     Args:
         detail: what was found, such as "mode I, values 0 to 65535" or "182250000 pixels".
@@ -89,7 +90,7 @@ class RefusedImage(OSError):
 
 @dataclass(frozen=True)
 class Header:
-    """What a file's header says, before the pixels are decoded.
+    """Holds what a file's header says, before the pixels are decoded.
 
     Attributes:
         width, height: in pixels, after turning the image as its EXIF data say; 0: not known.

@@ -43,9 +43,10 @@ AHEAD_BYTES = 2 << 30  # most bytes of one process's batches that wait in shared
 
 @dataclass(frozen=True)
 class Batch:
-    """One batch. `crops` are V tensors uint8 `(N, 3, S, S)` RGB, whose memory order is
-    `(N, S, S, 3)`; `labels (N,)` are int64 (-1 if there are no classes); `index (N,)` int64 has the
-    images' positions in the data set."""
+    """Is one batch. `crops` are V tensors uint8 `(N, 3, S, S)` RGB, whose memory order is `(N, S,
+    S, 3)`; `labels (N,)` are int64 (-1 if there are no classes); `index (N,)` int64 has the images'
+    positions in the data set.
+    """
 
     crops: list[Tensor]
     labels: Tensor

@@ -35,7 +35,7 @@ FILLS = ("noise", "mean", "blur", "other")
 
 @dataclass(frozen=True)
 class MaskRecipe:
-    """The mask of one branch. Lengths are pixels of the network's input.
+    """Describes the mask of one branch. Lengths are pixels of the network's input.
 
     The article states `ratio` 0.30 (fixed on the first rungs; 0.15 is best for ResNet-50 in the
     end), `grid_size` 32 at 224 px, `focal_prob` 0.2, `channel_prob` 0.7, and noise in the masked
@@ -118,11 +118,12 @@ class MaskRecipe:
 
 @dataclass(frozen=True)
 class MaskParams:
-    """One batch's masks. `mask (N, C, H, W)` is bool (True = masked). `fill` has the masked values
-    (`(N, C, H, W)`, `(N, C, 1, 1)` or None for 0), or is "mean", "blur" or "other" if they are
-    computed from the images. `applied (N,)`, `independent (N,)` and `focal (N, C)`, all bool, are
-    what was drawn, on the generator's device. `blur_sigma` is in pixels. `relative`: a fill of
-    noise is in units of each image's standard deviation."""
+    """Holds one batch's masks. `mask (N, C, H, W)` is bool (True = masked). `fill` has the masked
+    values (`(N, C, H, W)`, `(N, C, 1, 1)` or None for 0), or is "mean", "blur" or "other" if they
+    are computed from the images. `applied (N,)`, `independent (N,)` and `focal (N, C)`, all bool,
+    are what was drawn, on the generator's device. `blur_sigma` is in pixels. `relative`: a fill of
+    noise is in units of each image's standard deviation.
+    """
 
     mask: Tensor
     fill: Tensor | str | None
@@ -173,7 +174,7 @@ class _Normal:
 
 @dataclass(frozen=True)
 class MaskDraws:
-    """What is drawn of the masks of one batch, or of several batches one after the other.
+    """Holds what is drawn of the masks of one batch, or of several batches one after the other.
 
     Tensors are on the generator's device and small: a GPU then needs neither synchronisation nor
     a transfer of complete masks if the generator is on the CPU. Each channel has the numbers of the
@@ -257,7 +258,7 @@ def sample_params(
     """Draws the masks of a batch.
 
     shape `(N, C, H, W)`; `device` is the images' (default: the generator's). Raises `InputError`
-    when the grid is larger than the image.
+    if the grid is larger than the image.
     """
     device = device if device is not None else generator.device
     return make_masks(recipe, shape, draw_masks(recipe, shape, generator, device), device)
@@ -269,9 +270,7 @@ def draw_masks(
     generator: torch.Generator,
     device: torch.device,
 ) -> MaskDraws:
-    """Draws the numbers that `make_masks` turns into the masks of a batch; arguments and errors are
-    those of `sample_params`.
-    """
+    """Draws the numbers of which `make_masks` makes a batch's masks; see `sample_params`."""
     n, c, h, w = shape
     recipe.check(min(h, w))
 

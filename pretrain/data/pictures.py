@@ -48,7 +48,7 @@ def _open_named(name: str | Path) -> ImageDataset:
 
 
 class GivenImages(ImageDataset):
-    """Images of any sizes that were given one by one: PIL images, and paths of files.
+    """Holds images of any sizes that were given one by one: PIL images, and paths of files.
 
     Raises InputError for an empty list, and for an item that is neither.
     """

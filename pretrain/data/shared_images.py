@@ -24,7 +24,7 @@ SHOWN = 2
 
 @dataclass(frozen=True)
 class SharedImages:
-    """Test images that are also training images.
+    """Describes test images that are also training images.
 
     Attributes:
         count: the number of shared images.

@@ -66,7 +66,7 @@ class Unlogged:
 
 @dataclass
 class Training:
-    """Everything a step needs, and how far the run has come."""
+    """Holds everything that a step needs, and how far the run has come."""
 
     method: Method  # its state_dict is the checkpoint's
     model: nn.Module  # the method, or its DistributedDataParallel wrapper
@@ -120,7 +120,7 @@ class Training:
 
 
 class Callback:
-    """Called at the start, after each step, and at the end; each method does nothing by default."""
+    """Is called at the start, after each step and at the end; by default nothing is done."""
 
     def start(self, training: Training) -> None:
         """Is called before the first step of this process's run."""

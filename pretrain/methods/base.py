@@ -15,7 +15,7 @@ from pretrain.methods.pairs import Pairing, cross_pairs
 
 
 class Method(nn.Module):
-    """A trunk and the parts that are trained with it.
+    """Contains a trunk and the parts that are trained with it.
 
     `trunk` is the backbone whose weights transfer. It has the same prefix in every checkpoint.
     """
@@ -56,7 +56,8 @@ class Method(nn.Module):
 
 
 class PairMethod(Method):
-    """A two-view method, applied to pairs if there are more views. It has a trunk and a projector.
+    """Is a two-view method, applied to pairs if there are more views. It has a trunk and a
+    projector.
 
     Args:
         pairing: selects the pairs of views that are compared; two views form one pair.

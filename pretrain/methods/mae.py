@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 class Decoder(nn.Module):
-    """Kept tokens in, pixel predictions of all patches out. The position embedding is fixed."""
+    """Predicts the pixels of all patches from the kept tokens. The position embedding is fixed."""
 
     def __init__(
         self, in_dim: int, *, dim: int, depth: int, heads: int, side: int, patch: int

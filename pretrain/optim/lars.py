@@ -18,7 +18,7 @@ from torch.optim import Optimizer
 
 
 class LARS(Optimizer):
-    """Momentum SGD whose step is scaled per tensor by trust_coefficient * |w| / |g|.
+    """Is momentum SGD whose step is scaled per tensor by trust_coefficient * |w| / |g|.
 
     A parameter group with `adapt=False` (batch norm and biases) is plain momentum SGD. Also give it
     weight_decay=0; `param_groups` does both. The ratio is 1 if either norm is 0.

@@ -37,7 +37,7 @@ Colours = Mapping[str, Any]  # the colour of a run's line, by run
 
 @dataclass
 class Curve:
-    """One quantity over training; a value is None if it was not finite."""
+    """Holds one quantity over training; a value is None if it was not finite."""
 
     steps: list[int] = field(default_factory=list)
     values: list[float | None] = field(default_factory=list)

@@ -16,7 +16,8 @@ from transfer.checkpoints.sources import resolve
 
 
 class OpenedWeights:
-    """A source of weights and, from the first time that they are asked for, its file and content.
+    """Is a source of weights and, from the first time that they are asked for, its file and
+    content.
 
     If it is printed, it shows the source as the user gave it. If it is pickled, only the source is
     stored, and the other process reads the file itself. Tensors that are made from the content may

@@ -40,7 +40,7 @@ TOLERANCE = 1e-5  # relative; equal operations give 0, a different order of sums
 
 
 class ProofError(Exception):
-    """The converted weights differ from the source; nothing was written."""
+    """Says that the converted weights differ from the source; nothing was written."""
 
 
 @dataclass(frozen=True)

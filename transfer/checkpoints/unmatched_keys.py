@@ -39,7 +39,9 @@ from transfer.checkpoints.weights import COUNTER, KeyAccount
 
 
 class SortedKeys(NamedTuple):
-    """The account of all keys, the canonical tensors of those that are used, and their backbone."""
+    """Holds the account of all keys, the canonical tensors of those that are used, and their
+    backbone.
+    """
 
     account: KeyAccount
     state: dict[str, Tensor]

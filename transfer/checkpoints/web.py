@@ -49,7 +49,7 @@ class TooSlow(TimeoutError):
 
 
 class Pace:
-    """How fast the file arrives. Redirects and headers do not count, but take time."""
+    """Measures how fast the file arrives. Redirects and headers do not count, but take time."""
 
     def __init__(self) -> None:
         self._done = self._before = 0

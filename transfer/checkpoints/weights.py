@@ -49,7 +49,7 @@ COUNTER = "num_batches_tracked"
 
 @dataclass(frozen=True)
 class KeyAccount:
-    """What happened to every tensor of the source; nothing is left unexplained.
+    """Says what happened to every tensor of the source; nothing is left unexplained.
 
     Attributes:
         used: source names that are in the result.

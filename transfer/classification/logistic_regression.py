@@ -29,7 +29,7 @@ ROUNDING = 1e-13  # an axis with less than this share of the largest one's energ
 
 
 class Rotated(NamedTuple):
-    """Training features on their principal axes, float64: values - mean is `places` @ axes.T.
+    """Holds training features on their principal axes, float64: values - mean is `places` @ axes.T.
 
     Attributes:
         mean: (D,); axes: (D, R), orthonormal; places: (N, R).

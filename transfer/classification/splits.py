@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 
 
 class Images(Protocol):
-    """Images that are read by their index, like those of `ImageDataset`."""
+    """Describes images that are read by their index, like those of `ImageDataset`."""
 
     def name(self, index: int) -> str:
         """Returns the image's name: the path of its file if it has one."""
@@ -92,7 +92,7 @@ class Split:
 
 @dataclass(frozen=True)
 class Chosen:
-    """Some of a data set's images: image i is its image `indices[i]`."""
+    """Reads some of a data set's images: image i is its image `indices[i]`."""
 
     images: Images
     indices: tuple[int, ...]

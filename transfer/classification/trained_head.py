@@ -24,7 +24,7 @@ TENSORS = ("weight", "bias", "mean", "scale")
 
 @dataclass(frozen=True)
 class TrainedHead:
-    """A linear classifier of features, with the scaling of the features that it was trained on.
+    """Is a linear classifier of features, with the scaling of the features that it was trained on.
 
     Attributes:
         weight: (D, C); bias: (C,).

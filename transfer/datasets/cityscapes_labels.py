@@ -21,8 +21,9 @@ MOST_ID = 33  # the largest id of a label; 255 means -1, a license plate
 
 
 class Label(NamedTuple):
-    """A class: its name, its id in the files, its category, and the mean size of its objects in
-    pixels (0: it has no objects), from the official script."""
+    """Describes a class: its name, its id in the files, its category, and the mean size of its
+    objects in pixels (0: it has no objects), from the official script.
+    """
 
     name: str
     id: int

@@ -14,7 +14,7 @@ _SCALE = 100
 
 
 class Coordinates:
-    """A sequence of coordinates that can be cut into parts; it never changes.
+    """Is a sequence of coordinates that can be cut into parts; it never changes.
 
     Args:
         pieces: int32 hundredths or float64, see `packed`.

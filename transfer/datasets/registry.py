@@ -33,7 +33,7 @@ from transfer.datasets.voc_boxes import COUNTS_FROM
 
 @dataclass(frozen=True)
 class Location:
-    """Where a split is: a VOC folder, or a COCO JSON file with its image folder."""
+    """Says where a split is: a VOC folder, or a COCO JSON file with its image folder."""
 
     layout: str
     folder: Path

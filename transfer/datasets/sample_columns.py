@@ -19,7 +19,7 @@ from transfer.datasets.samples import Instance, Objects, Sample
 
 @dataclass(frozen=True)
 class ImageColumns:
-    """n images; `names` are their files' names in UTF-8, one after the other."""
+    """Holds n images; `names` are their files' names in UTF-8, one after the other."""
 
     names: bytes
     name_ends: np.ndarray  # int64 (n,)

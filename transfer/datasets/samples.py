@@ -83,7 +83,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Objects:
-    """What can be counted of all m objects of a set, image by image."""
+    """Holds what can be counted of all m objects of a set, image by image."""
 
     image: np.ndarray  # int64 (m,), the image's place
     boxes: np.ndarray  # float64 (m, 4), XYXY in pixels

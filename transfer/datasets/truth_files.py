@@ -11,7 +11,7 @@ from pretrain.common.findings import Findings
 
 
 class Files(NamedTuple):
-    """An image, and its files of truth in the order that was asked for."""
+    """Holds an image and its files of truth in the order that was asked for."""
 
     image_id: str
     image: str

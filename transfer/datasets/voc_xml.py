@@ -39,7 +39,7 @@ WRONG_ENCODING = "annotation files are not in the encoding that they declare"
 
 @dataclass(frozen=True)
 class VocObject:
-    """One <object> as it is written; None: the file does not say it.
+    """Is one <object> as it is written; None: the file does not say it.
 
     `box` holds the texts of xmin, ymin, xmax and ymax, each None if it is missing.
     """
@@ -51,7 +51,7 @@ class VocObject:
 
 @dataclass(frozen=True)
 class VocFile:
-    """One XML file; `size` is (width, height), None if a number is missing or not above 0.
+    """Is one XML file; `size` is (width, height), None if a number is missing or not above 0.
 
     `fault`: None, or (kind, detail, remedy) of what makes the file unreadable.
     """

@@ -40,7 +40,7 @@ if "TRANSFER" not in DEFAULTS:
 
 @ROI_HEADS_REGISTRY.register()
 class Res5ROIHeadsExtraNorm(Res5ROIHeads):
-    """The C4 head with one more norm after res5, which has no ReLU after it.
+    """Is the C4 head with one more norm after res5, which has no ReLU after it.
 
     As in facebookresearch/moco, detection/train_net.py; `Res5ROIHeads` of our own engine says why.
     """

@@ -27,7 +27,7 @@ from transfer.trials.task import Cost, Job, JobT, Request, Task, Trial
 
 
 class FineTuning(Task[JobT]):
-    """A task whose configs are read by `load_merged`."""
+    """Is a task whose configs are read by `load_merged`."""
 
     roles = ROLES
     saved = ("model_[0-9]*.pth", "model_final.pth")

@@ -31,7 +31,7 @@ class _Collected(logging.Handler):
 
 @dataclass(frozen=True)
 class Row:
-    """One finding; `fail` means that a run would fail."""
+    """Is one finding; `fail` means that a run would fail."""
 
     name: str
     status: str

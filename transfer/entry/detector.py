@@ -55,7 +55,7 @@ FEW = 8  # images that are read in this process
 
 @dataclass(frozen=True)
 class ImageDetector:
-    """A detector that takes images as they are.
+    """Is a detector that takes images as they are.
 
     Attributes:
         network: the torch module, with Detectron2's names; its own docstring says what it takes.

@@ -19,7 +19,7 @@ RESOLVED, OPEN = "resolved", "not resolved"
 
 @dataclass(frozen=True)
 class Pair:
-    """One metric of one protocol for two rows; `verdict` says what may be claimed.
+    """Compares one metric of one protocol for two rows; `verdict` says what may be claimed.
 
     spread: spread of the trials in the column; None if only the two rows' own trials are used.
     """

@@ -38,7 +38,7 @@ Flat = dict[str, Any]  # for example {"SOLVER.MAX_ITER": 24000}
 
 @dataclass(frozen=True)
 class Recorded:
-    """A protocol's config, completed with the defaults of keys that were added later."""
+    """Is a protocol's config, completed with the defaults of keys that were added later."""
 
     cfg: CfgNode
     roles: Roles

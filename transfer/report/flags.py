@@ -32,7 +32,7 @@ MSRA_PROTOCOL, MSRA_SOURCE, MSRA_AP, MSRA_REACH = "voc_mscn", "msra", 53.5, 1.0
 
 @dataclass(frozen=True)
 class Flag:
-    """A reason to doubt a number: `text` is a sentence, `kind` names it in a few words.
+    """Is a reason to doubt a number: `text` is a sentence, `kind` names it in a few words.
 
     `column` is the short label of the protocol; "" if the flag is about the checkpoints.
     """

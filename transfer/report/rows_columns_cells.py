@@ -23,7 +23,7 @@ from transfer.results.statistics import Summary
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A row. Costs are those of the pretraining, None if unknown."""
+    """Is a row. Costs are those of the pretraining, None if unknown."""
 
     key: CheckpointKey
     label: str
@@ -49,7 +49,7 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class Protocol:
-    """A group of columns, one per metric. The six fields after `key` are the fields of the key."""
+    """Is a group of columns, one per metric. The six fields after `key` are those of the key."""
 
     key: ProtocolKey
     task: str
@@ -90,7 +90,7 @@ CostTable = tuple[list[str], list[list[str]]]  # header, rows
 
 @dataclass(frozen=True)
 class Ranking:
-    """The checkpoints that are ranked, and the tasks that all of them have.
+    """Holds the checkpoints that are ranked, and the tasks that all of them have.
 
     ranks: float (tasks, checkpoints); 1 is the best, equal values share the mean of their places.
     """

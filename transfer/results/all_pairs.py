@@ -84,7 +84,7 @@ class Differences:
 
 
 class Column:
-    """Samples of one protocol and metric; samples with the same draws are stacked.
+    """Holds samples of one protocol and metric; samples with the same draws are stacked.
 
     spread, certain: see `comparison.difference`.
     """

@@ -63,7 +63,7 @@ class RecordFile:
 
 @dataclass(frozen=True)
 class Records:
-    """`files` in order of their paths; `notes` say which files were left out, and why."""
+    """Holds `files` in the order of their paths; `notes` say which files were left out, and why."""
 
     files: list[RecordFile]
     notes: list[str]

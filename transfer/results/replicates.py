@@ -101,7 +101,7 @@ class Replicates:
 
 @dataclass(frozen=True)
 class Stored:
-    """A file's content; draw b of two files has the same images if their `key` is equal."""
+    """Holds a file's content; draw b of two files has the same images if their `key` is equal."""
 
     key: tuple[int, str]  # seed, sha256 of the sorted ids
     images: int

@@ -44,7 +44,9 @@ class Source:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number, its independent sources of chance (empty: no error is known), and their names."""
+    """Holds a number, its independent sources of chance (empty: no error is known), and their
+    names.
+    """
 
     value: float
     sources: tuple[Source, ...]

@@ -73,7 +73,7 @@ _HINTS = {
 
 @dataclass(frozen=True)
 class SemanticSample:
-    """An image and its mask: a file, or objects from which the mask is drawn.
+    """Is an image and its mask: a file, or objects from which the mask is drawn.
 
     Attributes:
         numbers: 256 bytes, the class of each number in the mask's file; None: they are equal.
@@ -125,7 +125,7 @@ class MaskFiles:
 
 @dataclass(frozen=True)
 class SemanticSet:
-    """A split; `classes[i]` is the name of the class with number i."""
+    """Is a split; `classes[i]` is the name of the class with number i."""
 
     name: str
     samples: tuple[SemanticSample, ...]

@@ -27,7 +27,7 @@ NORM_EPS = 1e-6
 
 
 class Pyramid(nn.ModuleList):
-    """The learned layer on each map, and what the trunk's maps are.
+    """Describes the learned layer on each map, and what the trunk's maps are.
 
     Attributes:
         places: the blocks or stages whose maps `feature_maps.maps_at` returns.

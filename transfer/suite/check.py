@@ -34,7 +34,7 @@ from transfer.trials.tasks import task_of
 
 
 class Pretraining(Protocol):
-    """What only `pretrain` can do; see its module `pretrain.engine.before_a_run`."""
+    """Describes what only `pretrain` can do; see its module `pretrain.engine.before_a_run`."""
 
     def get_defaults(self) -> CfgNode:
         """Returns all keys with their defaults."""
@@ -65,7 +65,7 @@ class Pretraining(Protocol):
 
 @dataclass(frozen=True)
 class Checked:
-    """The cost of a task by its config and data; 0: there is none, or it is not known."""
+    """Holds the cost of a task by its config and data; 0: there is none, or it is not known."""
 
     backbone: str | None = None  # the backbone that the config builds; None: the weights decide
     untrained: str = ""  # the backbone of `random` weights

@@ -28,7 +28,7 @@ Probe = Callable[[Sequence[str], str, int], Measured]  # command, stage, total n
 
 @dataclass(frozen=True)
 class Estimate:
-    """The estimate of one job; None if it was not measured: the note says why."""
+    """Is the estimate of one job; None if it was not measured: the note says why."""
 
     state: str  # "done" or "to do"
     seconds: float | None = None

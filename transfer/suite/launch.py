@@ -32,7 +32,7 @@ DONE, FAILED, SKIPPED = "done", "failed", "skipped"
 
 
 class Process(Protocol):
-    """A command that was started."""
+    """Is a command that was started."""
 
     def poll(self) -> int | None:
         """Returns the exit status, or None while the command runs (or waits in a queue)."""

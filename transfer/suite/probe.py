@@ -78,7 +78,7 @@ class Stage:
 
 @dataclass
 class Measured:
-    """A probe's result. `failure` is the command's last line if it failed."""
+    """Is a probe's result. `failure` is the command's last line if it failed."""
 
     stages: list[Stage] = field(default_factory=list)
     start_seconds: float = 0.0  # before the first timed stage

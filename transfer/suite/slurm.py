@@ -37,7 +37,7 @@ SHARED = {"time": "timeout_min", "gpus_per_node": "gpus_per_node", "cpus_per_tas
 
 @dataclass
 class Command:
-    """What a SLURM job runs; pickled by submitit, and again when the job is requeued."""
+    """Is what a SLURM job runs; submitit pickles it, and again when the job is requeued."""
 
     words: tuple[str, ...]
     log: str

@@ -26,7 +26,9 @@ REPORT_SECONDS = 60.0  # between two lines about the same job, if lines are not 
 
 @dataclass(frozen=True)
 class JobProgress:
-    """The progress of a job; `eta` is for the trial's current stage, None while it is unknown."""
+    """Describes the progress of a job; `eta` is for the trial's current stage, None while it is
+    unknown.
+    """
 
     job: str
     state: str
@@ -76,7 +78,7 @@ def _short(value: float | str) -> str:
 
 
 class TextView:
-    """Lines about jobs; on a terminal, the lines of running jobs are repainted below them."""
+    """Prints lines about jobs; a terminal repaints the lines of running jobs below them."""
 
     def __init__(self, stream: TextIO | None = None) -> None:
         self.stream = stream or sys.stderr

@@ -21,7 +21,7 @@ BY_VALUE, BY_NORM = "value", "norm"
 
 @dataclass(frozen=True)
 class Clipping:
-    """The node SOLVER.CLIP_GRADIENTS, where it is on."""
+    """Has the keys of the node SOLVER.CLIP_GRADIENTS, if it is enabled."""
 
     kind: str  # "value" or "norm"
     limit: float

@@ -173,7 +173,7 @@ def read_tried(path: Path) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class ModelFile:
-    """A complete model read from disk; fields that are not known are None.
+    """Is a complete model read from disk; fields that are not known are None.
 
     `architecture` is as in `transfer.checkpoints.weights.Weights`; `classes` are the names of the
     predictors' classes, in order.

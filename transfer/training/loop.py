@@ -54,7 +54,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Periodic:
-    """Work that is done after every `period` iterations (0: never), except after the last one."""
+    """Is work that is done after every `period` iterations (0: never), but not after the last."""
 
     period: int
     action: Callable[[int], None]

@@ -76,7 +76,7 @@ def rank_share(size: int, rank: int, world_size: int) -> range:
 
 
 class GroupedBatches(Sampler[Batch]):
-    """Batches of one process that have either only landscape images or no landscape images.
+    """Yields batches of one process that have either only landscape images or no landscape images.
 
     Square images count as portrait. A batch is yielded as soon as one of the two groups is full;
     images that wait in the other group are kept. Without `grouping`, batches are consecutive.

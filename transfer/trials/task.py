@@ -116,7 +116,7 @@ SetT = TypeVar("SetT", bound=ImageSet)
 
 @dataclass(frozen=True)
 class Job(Generic[SetT]):
-    """Everything that all trials share; the config does not have the facts of the weights.
+    """Holds everything that all trials share; the config does not have the facts of the weights.
 
     Attributes:
         drawn_from: returns the training set from which the trials draw their images or objects;
@@ -170,7 +170,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class Outcome:
-    """The result of a trial, before it is written to the record.
+    """Is the result of a trial, before it is written to the record.
 
     Attributes:
         metrics: metrics in percent; per_class: {metric: {class: percent}}.
@@ -200,7 +200,7 @@ Trained = tuple[CfgNode, SetT]
 
 @dataclass(frozen=True)
 class Scored:
-    """The scores of a trained model, see `Outcome`; `model` is its file."""
+    """Holds the scores of a trained model, see `Outcome`; `model` is its file."""
 
     model: str
     metrics: Mapping[str, float]

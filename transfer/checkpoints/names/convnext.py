@@ -18,7 +18,7 @@ STAGES, BLOCKS = 4, 40  # a number above that of the blocks of any stage
 
 
 class Spelling(NamedTuple):
-    """How a project names the modules; the defaults are FAIR's names.
+    """Says how a project names the modules; the defaults are FAIR's names.
 
     Attributes:
         stem, down: the stem's convolution and norm; the norm and convolution before a stage.

@@ -71,7 +71,9 @@ class ResampledVit(VisionTransformer):
 
 
 class RotaryAttention(nn.Module):
-    """Self-attention whose queries and keys of patches are rotated; named as timm's attention."""
+    """Is self-attention that rotates the queries and keys of patches; its names are those of timm's
+    attention.
+    """
 
     def __init__(self, dim: int, num_heads: int, **options: Any) -> None:
         """Args: options: those of timm's attention; those that DINOv3 does not use have no
@@ -96,7 +98,8 @@ class RotaryAttention(nn.Module):
 
 
 class RotaryVit(VisionTransformer):
-    """timm's ViT with DINOv3's rotary positions, on any grid; `rope.periods` is part of its state.
+    """Is timm's ViT with DINOv3's rotary positions, on any grid; `rope.periods` is part of its
+    state.
 
     Specification: dinov3/layers/{rope_position_encoding,attention}.py. Angles and rotations are
     computed in float32, as by DINOv3's published models.

@@ -99,7 +99,7 @@ _BIASES = ("bias", "ln.bias", "linear.bias")
 
 
 class PlainConvNext(nn.Module):
-    """The network on a mapping of tensors; each tensor is looked up by its own name."""
+    """Computes the network on a mapping of tensors; each tensor is looked up by its own name."""
 
     def __init__(self, tensors: Mapping[str, Tensor], layout: str, last_eps: float = EPS) -> None:
         """Args: layout: a key of SPELLINGS; last_eps: the epsilon of the norm after pooling."""

@@ -24,7 +24,7 @@ KINDS = ((3, 1), (3, 2), (5, 2), (3, 2), (5, 1), (5, 2), (3, 1))  # kernel, stri
 
 
 class PlainEfficientNetLite(nn.Module):
-    """The network on a mapping of tensors; each tensor is looked up by its own name."""
+    """Computes the network on a mapping of tensors; each tensor is looked up by its own name."""
 
     def __init__(self, tensors: Mapping[str, Tensor], repeats: tuple[int, ...]) -> None:
         """Args: repeats: number of blocks of each kind."""
@@ -73,7 +73,7 @@ _LEAVES = ("weight", "bias", "running_mean", "running_var")
 
 
 class TimmConvNet(nn.Module):
-    """One of timm's ConvNets, with the last maps of strides 2, 4, ..., 32 (those it has)."""
+    """Is one of timm's ConvNets, with the last maps of strides 2, 4, ..., 32 (those it has)."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()

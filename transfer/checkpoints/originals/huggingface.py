@@ -58,7 +58,7 @@ class Layer(nn.Module):
 
 
 class HfResNet(nn.Module):
-    """`embedder`, `encoder.stages`; stages are reported under canonical names."""
+    """Has the children `embedder` and `encoder.stages`; stages have canonical names."""
 
     def __init__(self, backbone: str, stride_in_1x1: bool = False) -> None:
         """Args: backbone: a name of `originals.resnet.SIZES` (InputError otherwise)."""

@@ -65,7 +65,7 @@ def pad_same(x: Tensor, kernel: int, stride: int) -> Tensor:
 
 
 class NormedConv(nn.Conv2d):
-    """A convolution without bias that owns its batch norm, as Detectron2's wrapper does."""
+    """Is a convolution without bias that owns its batch norm, as Detectron2's wrapper does."""
 
     def __init__(
         self,
@@ -95,7 +95,7 @@ class NormedConv(nn.Conv2d):
 
 
 class Stem(nn.Module):
-    """Convolution, norm, ReLU, and max pooling if the network has it."""
+    """Applies a convolution, a norm, ReLU, and max pooling if the network has it."""
 
     def __init__(self, outputs: int, large: bool, padding: str | None) -> None:
         super().__init__()
@@ -149,7 +149,9 @@ class Block(nn.Module):
 
 
 class Detectron2ResNet(nn.Module):
-    """`stem`, `res2`, `res3`, ... as in Detectron2; stages are reported under canonical names."""
+    """Has the children `stem`, `res2`, `res3`, ... as in Detectron2; stages are reported under
+    canonical names.
+    """
 
     def __init__(
         self, backbone: str, stride_in_1x1: bool = False, padding: str | None = None

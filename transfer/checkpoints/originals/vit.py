@@ -25,7 +25,7 @@ EPS = 1e-6
 
 
 class Spelling(NamedTuple):
-    """Names of the parts; if a part has several, a file has one of them.
+    """Holds the names of the parts; if a part has several, a file has one of them.
 
     The block's parts follow `block`, a pattern whose `{}` is its number.
     """
@@ -115,7 +115,7 @@ SPELLINGS = {
 
 
 class PlainVit(nn.Module):
-    """The transformer on a mapping of tensors; each tensor is looked up by its own name."""
+    """Computes the transformer on a mapping of tensors; each is looked up by its own name."""
 
     def __init__(
         self,

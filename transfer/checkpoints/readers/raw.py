@@ -35,7 +35,7 @@ PLAIN = (Tensor, nn.Parameter, nn.Buffer)
 
 @dataclass(frozen=True)
 class RawFile:
-    """A file's content before any key name is interpreted.
+    """Holds a file's content before any key name is interpreted.
 
     Attributes:
         kind: "torch", "pickle", "safetensors" or "tensorflow".

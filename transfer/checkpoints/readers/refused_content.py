@@ -6,7 +6,9 @@ import pickle
 
 
 class ForbiddenGlobal(pickle.UnpicklingError):
-    """A pickle needs a name that is not in the table of allowed names; the message is the name."""
+    """Says that a pickle needs a name that is not in the table of allowed names; the message is the
+    name.
+    """
 
 
 class NotPlain(pickle.UnpicklingError):

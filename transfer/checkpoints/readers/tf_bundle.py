@@ -32,7 +32,7 @@ HARMLESS_BYTES = 1 << 30
 
 
 class Damaged(Exception):
-    """The bytes are not a tensor bundle; the message says where."""
+    """Says that the bytes are not a tensor bundle; the message says where."""
 
 
 @dataclass(frozen=True)

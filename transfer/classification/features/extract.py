@@ -46,12 +46,12 @@ DECODING, JPEG_SUFFIXES = 2, (".jpg", ".jpeg")
 
 
 class UnreadableImage(InputError):
-    """An image cannot be read; the message names it."""
+    """Says that an image cannot be read; the message names it."""
 
 
 @dataclass(frozen=True)
 class Features:
-    """The features of one split. Only the first process has `values` and `seconds`.
+    """Holds the features of one split. Only the first process has `values` and `seconds`.
 
     Attributes:
         values: (N, D) float32 or float16, which must not be written to: with a cache they are

@@ -104,7 +104,7 @@ def make_solver(cfg: CfgNode) -> Solver:
 
 @dataclass(frozen=True)
 class Solver:
-    """Momentum SGD with a cosine schedule to 0 and no warmup; the bias has no weight decay."""
+    """Is momentum SGD with a cosine schedule to 0 and no warmup; the bias has no weight decay."""
 
     epochs: int
     batch_size: int

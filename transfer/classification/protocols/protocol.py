@@ -27,7 +27,9 @@ from transfer.trials.task import Job, Trial
 
 @dataclass
 class KeptFeatures:
-    """The features of the previous trial, which the next trial uses if its weights are the same."""
+    """Holds the features of the previous trial, which the next trial uses if its weights are the
+    same.
+    """
 
     extracted: Extracted | None = None
 
@@ -122,7 +124,7 @@ class Training:
 
 @dataclass(frozen=True)
 class OfTrainedHead:
-    """A protocol that trains nothing: it scores heads that an earlier run has trained.
+    """Is a protocol that trains nothing: it scores heads that an earlier run has trained.
 
     It extracts the features of the test images itself, and only these. All processes call it, but
     only the first one gets metrics.

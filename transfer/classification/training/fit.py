@@ -37,7 +37,7 @@ STATE_FILE = "training.pth"
 
 @dataclass
 class Progress:
-    """What a run has done so far.
+    """Says what a run has done so far.
 
     Attributes:
         epochs: number of finished epochs; rows: one per epoch for curves.json.

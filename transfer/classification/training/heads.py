@@ -39,7 +39,7 @@ Extract = Callable[[Any, Tensor], dict[str, Tensor]]  # features by name, of a t
 
 
 class Heads(nn.Module):
-    """One classifier per kind of feature; `names` prefix the metrics ("" if there is only one)."""
+    """Has one classifier per kind of feature; `names` prefix the metrics ("": only one kind)."""
 
     def __init__(self, names: list[str], heads: list[nn.Module]) -> None:
         super().__init__()

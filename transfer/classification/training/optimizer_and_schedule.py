@@ -41,7 +41,8 @@ LARS_FORMS = ("matrices", "all", "backbone")
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a classifier is trained. Raises InputError, naming the config's key, for a bad setting.
+    """Says how a classifier is trained. Raises InputError, naming the config's key, for a bad
+    setting.
 
     Attributes:
         batch_size: images per step in all processes together.

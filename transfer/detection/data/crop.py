@@ -33,7 +33,7 @@ class Draws(Protocol):
 
 @dataclass(frozen=True)
 class CropSpec:
-    """The node INPUT.CROP: what is cut out of an image of H x W pixels.
+    """Has the keys of the node INPUT.CROP: what is cut out of an image of H x W pixels.
 
     `relative` cuts H * size[0] x W * size[1]; `relative_range` draws each factor between its size
     and 1; `absolute` cuts size[0] x size[1] pixels, `absolute_range` draws both sides between
@@ -88,8 +88,9 @@ class CropSpec:
 
 @dataclass(frozen=True)
 class CroppedGeometry(Geometry):
-    """One drawn transform: a cut of (height, width) pixels that begins at (left, top), then a
-    resize and perhaps a flip. If there are masks, boxes are those of the cut masks."""
+    """Is one drawn transform: a cut of (height, width) pixels that begins at (left, top), then a
+    resize and perhaps a flip. If there are masks, boxes are those of the cut masks.
+    """
 
     left: int
     top: int
@@ -122,7 +123,7 @@ class CroppedGeometry(Geometry):
 
 @dataclass(frozen=True)
 class CroppedSpec:
-    """What may be drawn: a crop, then the size of the cut image, and flips."""
+    """Says what may be drawn: a crop, then the size of the cut image, and flips."""
 
     crop: CropSpec
     geometry: GeometrySpec

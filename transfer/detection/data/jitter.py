@@ -71,7 +71,8 @@ class JitteredGeometry(Geometry):
 
 @dataclass(frozen=True)
 class JitterSpec:
-    """What may be drawn: a factor on the square that the image is fitted into, and the cut's place.
+    """Says what may be drawn: a factor on the square that the image is fitted into, and the cut's
+    place.
 
     `scales` are the smallest and the largest factor, `size` is the square's side in pixels.
     """

@@ -116,7 +116,7 @@ class Geometry:
 
 @dataclass(frozen=True)
 class GeometrySpec:
-    """What may be drawn: short edges in pixels, the long edge's limit, flips.
+    """Says what may be drawn: short edges in pixels, the long edge's limit, flips.
 
     One of the short edges is chosen; with `between` one from the first to the second.
     """

@@ -34,7 +34,7 @@ MOST = 300  # number of detections of an image that LVIS's metrics use
 
 
 class Part(NamedTuple):
-    """The part of the scores whose mean is a metric: rows of thresholds, the place of an area
+    """Names the part of the scores whose mean is a metric: rows of thresholds, the place of an area
     range, and that of a frequency group (None: all classes).
     """
 

@@ -22,7 +22,7 @@ BUILDER = "build_"  # the beginning of all names that are not timm's
 
 
 class BackboneNames(dict[str, str]):
-    """`ARCHITECTURES`, which contains also every name that may be one of timm's."""
+    """Is `ARCHITECTURES`, but also contains every name that may be one of timm's."""
 
     def __contains__(self, name: object) -> bool:
         own = super().__contains__(name)

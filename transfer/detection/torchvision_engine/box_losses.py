@@ -29,7 +29,7 @@ LEAST_BETA = 1e-5
 
 @dataclass(frozen=True, kw_only=True)
 class BoxLossSpec:
-    """The keys of MODEL.RPN or MODEL.ROI_BOX_HEAD that say how far a box is from its object."""
+    """Has the keys of MODEL.RPN or MODEL.ROI_BOX_HEAD that say how far a box is from its object."""
 
     kind: str  # "smooth_l1", "giou", "diou" or "ciou"
     beta: float  # width of the quadratic part of smooth_l1, in deltas; 0: plain L1

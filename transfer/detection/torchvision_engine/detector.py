@@ -141,7 +141,7 @@ class DetectorSpec(BaseSpec):
 
 
 class BaseDetector(nn.Module, ABC):
-    """The common part of all detectors: it prepares the pixels of a batch and calls the methods
+    """Is the common part of all detectors: it prepares the pixels of a batch and calls the methods
     that make losses and detections. The maps of its child `backbone` are given to `losses` in
     training, otherwise to `find`.
     """
@@ -268,7 +268,8 @@ class BaseDetector(nn.Module, ABC):
 
 
 class Detector(BaseDetector):
-    """Children `backbone`, `proposal_generator`, `roi_heads`: the state dict is Detectron2's.
+    """Has the children `backbone`, `proposal_generator` and `roi_heads`: the state dict is
+    Detectron2's.
 
     Its losses are loss_cls, loss_box_reg, (loss_mask, loss_keypoint,) loss_rpn_cls, loss_rpn_loc;
     of a cascade loss_cls_stage0, ...

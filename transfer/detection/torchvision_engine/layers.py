@@ -9,8 +9,9 @@ from transfer.detection.torchvision_engine.batchnorm import make_norm
 
 
 class ConvNorm(nn.Conv2d):
-    """Convolution (padding that keeps the size at stride 1), then norm, then ReLU, the last two
-    optional. Names in the state dict: `weight`, `bias`, `norm.*`."""
+    """Applies a convolution (its padding keeps the size at stride 1), then a norm and ReLU, which
+    are optional. The names in the state dict are `weight`, `bias`, `norm.*`.
+    """
 
     def __init__(
         self,

@@ -56,7 +56,7 @@ def trunk_name(depth: int, groups: int, width_per_group: int) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class BottleneckSpec:
-    """The settings that all bottlenecks of a ResNet have in common."""
+    """Has the settings that all bottlenecks of a ResNet have in common."""
 
     norm: str
     stride_in_1x1: bool  # True: MSRA's bottlenecks; False: torchvision's
@@ -84,8 +84,9 @@ class BottleneckSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class ResNetSpec:
-    """The nodes MODEL.RESNETS and MODEL.BACKBONE of a ResNet: the backbone of a C4 detector, or
-    what an FPN is built on."""
+    """Has the keys of MODEL.RESNETS and MODEL.BACKBONE for a ResNet: the backbone of a C4 detector,
+    or what an FPN is built on.
+    """
 
     depth: int
     blocks: BottleneckSpec
@@ -181,8 +182,9 @@ class ResNetSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class C5ResNetSpec(ResNetSpec):
-    """A complete ResNet with a box head on one of its maps; with a dilated res5 this is the
-    backbone of the detectors that Detectron2 calls DC5."""
+    """Describes a complete ResNet with a box head on one of its maps; with a dilated res5 this is
+    the backbone of the detectors that Detectron2 calls DC5.
+    """
 
     def check_maps(self, rpn: Sequence[str], roi: Sequence[str]) -> None:
         """Raises InputError for maps that such a detector does not have; see `features`."""
@@ -301,7 +303,7 @@ class BasicBlock(Block):
 
 
 class Bottleneck(Block):
-    """1x1, 3x3, 1x1 convolutions; the stride is in the 3x3, or in the first 1x1 (MSRA's)."""
+    """Has 1x1, 3x3 and 1x1 convolutions; the stride is in the 3x3, or in the first 1x1 (MSRA's)."""
 
     def __init__(
         self,

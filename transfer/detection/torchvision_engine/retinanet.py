@@ -182,8 +182,8 @@ def _by_anchor(values: Tensor, count: int) -> Tensor:
 
 
 class RetinaNet(BaseDetector):
-    """Children `backbone` and `head`: the state dict is Detectron2's. Losses loss_cls and
-    loss_box_reg.
+    """Has the children `backbone` and `head`: the state dict is Detectron2's. The losses are
+    loss_cls and loss_box_reg.
 
     Attributes:
         running: the losses' divisor, a running mean of this process. It is not in the state dict,

@@ -121,7 +121,9 @@ class RPNHead(nn.Module):
 
 
 class RPN(nn.Module):
-    """Head, anchors, losses and proposals. The only child with weights is `rpn_head`."""
+    """Contains the head and the anchors, and computes losses and proposals. The only child with
+    weights is `rpn_head`.
+    """
 
     def __init__(
         self, spec: RPNSpec, *, channels: Mapping[str, int], strides: Mapping[str, int]

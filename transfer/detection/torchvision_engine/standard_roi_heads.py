@@ -77,8 +77,9 @@ class StandardHeadsSpec(RoiHeadsSpec):
 
 
 class PooledHeads(RoiHeads):
-    """The frame of the heads that have a pooler each, for boxes, masks and keypoints, over the same
-    maps. Children `box_head` and, with keypoints, `keypoint_head`."""
+    """Is the frame of the heads that have a pooler each, for boxes, masks and keypoints, over the
+    same maps. Its children are `box_head` and, with keypoints, `keypoint_head`.
+    """
 
     def __init__(
         self,

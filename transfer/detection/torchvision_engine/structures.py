@@ -45,7 +45,7 @@ class Targets:
 
 @dataclass(frozen=True)
 class RoiSample:
-    """The boxes of one image that the heads are trained on: positives first, then background."""
+    """Holds the boxes of one image on which the heads train: positives first, then background."""
 
     boxes: Tensor  # (r, 4)
     classes: Tensor  # int64 (r,); num_classes = background
@@ -86,7 +86,9 @@ def foreground_rows(samples: Sequence[RoiSample]) -> Tensor:
 
 @dataclass(frozen=True)
 class BoxTargets:
-    """The boxes of all images that a box head is trained on, image by image, and their objects."""
+    """Holds the boxes of all images that a box head is trained on, image by image, and their
+    objects.
+    """
 
     boxes: Tensor  # (r, 4)
     classes: Tensor  # int64 (r,); num_classes = background

@@ -179,7 +179,7 @@ def _make(name: str, drop_path: float) -> nn.Module:
 
 
 class TimmConvNet(nn.Module):
-    """Children `network`, timm's, and `out_norms` by stage, if there are any."""
+    """Has the children `network`, which is timm's, and `out_norms` by stage, if there are any."""
 
     size_divisibility = square_size = 0  # images of any size
 

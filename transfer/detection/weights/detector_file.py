@@ -95,7 +95,7 @@ COMPARED = (
 
 @dataclass(frozen=True)
 class DetectorWeights(Weights):
-    """The backbone's weights as `Weights` has them, and those of the detector around it.
+    """Holds the backbone's weights as `Weights` has them, and those of the detector around it.
 
     Attributes:
         detector: all of the file's tensors, under Detectron2's names.
@@ -233,7 +233,9 @@ def _float32(value: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class StatedInput:
-    """What decides a model's numbers next to its tensors; `architecture` is that of `Weights`."""
+    """Holds what decides a model's numbers next to its tensors; `architecture` is that of
+    `Weights`.
+    """
 
     preprocess: Preprocess
     architecture: dict[str, Any]

@@ -14,7 +14,7 @@ LEFT, RIGHT, ROW = 118, 16, 19
 
 @dataclass(frozen=True)
 class Dots:
-    """One row: (checkpoint's label, its series, value) for each checkpoint that has a value."""
+    """Is one row: (checkpoint's label, its series, value) for each checkpoint that has a value."""
 
     label: str
     values: Sequence[tuple[str, int, float]]

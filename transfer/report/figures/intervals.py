@@ -14,7 +14,7 @@ LEFT, RIGHT, ROW = 160, 60, 24
 
 @dataclass(frozen=True)
 class Interval:
-    """One row: a value between `low` and `high`; `words` is the value as text."""
+    """Is one row: a value between `low` and `high`; `words` is the value as text."""
 
     label: str
     series: int

@@ -18,7 +18,7 @@ MOST_OF_BAND = 34  # points of a band: every third of 101 recalls, because a pag
 
 @dataclass(frozen=True)
 class Line:
-    """One curve: `points` are (x, y), in order; `series` is the checkpoint's row number.
+    """Is one curve: `points` are (x, y), in order; `series` is the checkpoint's row number.
 
     `band`: (x, lowest, highest) around it, in order; drawn on linear axes only.
     """

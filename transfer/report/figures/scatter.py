@@ -15,7 +15,7 @@ MOST_LABELS = 6  # more labels would overlap other marks: then only the page's l
 
 @dataclass(frozen=True)
 class Point:
-    """One checkpoint; `x_spread` and `y_spread` are half whiskers, or None."""
+    """Is one checkpoint; `x_spread` and `y_spread` are half whiskers, or None."""
 
     label: str
     series: int

@@ -44,7 +44,7 @@ ENDS = ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2)
 
 @dataclass(frozen=True)
 class TaskRanks:
-    """One task: the rows that were run on it, the best first.
+    """Describes one task: the rows that were run on it, the best first.
 
     Attributes:
         means: (k,) of the headline metric.
@@ -77,7 +77,8 @@ class TaskRanks:
 
 @dataclass(frozen=True)
 class Overall:
-    """The ranked rows, the best mean rank first; intervals are the central 95 % of the draws.
+    """Is one of the ranked rows, the best mean rank first; intervals are the central 95 % of the
+    draws.
 
     rank, z: means over the tasks. place: the place by `rank`, 1 is the best. here, alike: (low,
     high) of the place on these tasks, and on tasks like these. first: share of the draws that also
@@ -110,7 +111,7 @@ class Wins:
 
 @dataclass(frozen=True)
 class Leaderboard:
-    """Everything that the outputs show; `notes` say what is left out, and why."""
+    """Holds everything that the outputs show; `notes` say what is left out, and why."""
 
     results: Results
     tasks: list[TaskRanks]

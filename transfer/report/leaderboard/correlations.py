@@ -25,7 +25,7 @@ MOST_COMPARED, LEAST_DRAWS = 10_000_000, 200
 
 @dataclass(frozen=True)
 class Correlation:
-    """The correlation of two tasks over `rows` checkpoints; NaN if they are equal in one task."""
+    """Is the correlation of two tasks over `rows` checkpoints; NaN if a task has equal ones."""
 
     one: TaskRanks
     two: TaskRanks

@@ -33,7 +33,7 @@ class WideCell:
 
 @dataclass(frozen=True)
 class WideTable:
-    """columns: (protocol, metric); rows: the checkpoint with a cell for each column."""
+    """Holds `columns` (protocol, metric) and `rows`, a checkpoint with a cell for each column."""
 
     columns: list[tuple[Protocol, str]]
     rows: list[tuple[Checkpoint, list[WideCell]]]

@@ -19,7 +19,9 @@ from transfer.report.rows_columns_cells import Results
 
 @dataclass(frozen=True)
 class LeaderboardTexts:
-    """files: {"html", "md", "csv", "tex"} with their content; terminal: what the command prints."""
+    """Holds the content of `files` by "html", "md", "csv" and "tex", and what the command prints
+    (`terminal`).
+    """
 
     files: dict[str, str]
     terminal: str
