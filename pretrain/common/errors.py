@@ -177,9 +177,12 @@ def input_line(error: InputError) -> str:
     """Returns the lines of bad input. If this user may not use a path, and the message does not say
     what to do about it, the remedy is added, so a reader of a file needs to give only the reason.
     """
-    text = str(error)
-    forbidden = any(isinstance(each, OSError) and each.errno in FORBIDDEN for each in causes(error))
-    return f"{text}; {UNLOCK}" if forbidden and "permissions" not in text else text
+    text = said = str(error)
+    forbidden = False
+    for each in causes(error):
+        if isinstance(each, OSError) and each.errno in FORBIDDEN:
+            forbidden, said = True, said.replace(str(each.filename), "")
+    return f"{text}; {UNLOCK}" if forbidden and ";" not in said else text
 
 
 def disk_failure(error: BaseException | None) -> OSError | None:

@@ -154,9 +154,9 @@ def test_a_file_that_this_user_may_not_read_is_bad_input_with_its_remedy(
     """The reader of a config gives only the reason; another reason does not get this remedy."""
 
     def refuse(*_: object) -> bytes:
-        raise OSError(number, os.strerror(number), "a.yaml")
+        raise OSError(number, os.strerror(number), str(path))
 
-    path = tmp_path / "a.yaml"
+    path = tmp_path / "a;b.yaml"  # the name is not a remedy
     path.write_text("SEED: 1\n")
     monkeypatch.setattr(safe_yaml, "read_regular", refuse)
 
