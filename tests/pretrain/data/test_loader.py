@@ -181,7 +181,8 @@ def test_too_many_corrupt_images(
     for name in ("003", "007"):
         (classes_folder / "train" / "cat" / f"{name}.jpg").write_bytes(b"broken")
     loader = make(data, batch_size=24, max_corrupt=1, num_workers=num_workers)
-    with pytest.raises(InputError, match=r"2 unreadable .* the 1 of DATALOADER.MAX_CORRUPT; .*; the last: .*cat/00[37]"):
+    told = "2 unreadable .* the 1 of DATALOADER.MAX_CORRUPT; .*; the last: .*cat/00[37]"
+    with pytest.raises(InputError, match=told):
         list(loader.epoch(0))
 
 
