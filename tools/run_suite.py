@@ -103,13 +103,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse(argv)
     given = given_checkpoints(args.checkpoint)
     from pretrain.common.config import find_config, load_config
+    from pretrain.common.output_path import check_output
     from transfer.suite.defaults import suite_defaults
     from transfer.suite.plan import plan, split_trials
 
     cfg = load_config(args.config, suite_defaults(), args.opts, "suites")
-    output = Path(args.output or f"runs/{find_config(args.config, 'suites').stem}")
-    if output.exists() and not output.is_dir():
-        raise InputError(f"--output {output} is a file; give a folder")
+    default = f"runs/{find_config(args.config, 'suites').stem}"
+    output = check_output(default if args.output is None else args.output)
     jobs = plan(cfg, output, given, args.gpus_per_job, args.nodes, args.task)
     launcher = None if args.dry_run else make_launcher(args, output)
 

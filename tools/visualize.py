@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from pretrain.common import cli
 from pretrain.common.errors import InputError
+from pretrain.common.locks import one_writer
 from transfer.checkpoints.readers.trust import add_trust
 
 if TYPE_CHECKING:
@@ -57,7 +58,9 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     """Draws, and prints the paths of what it wrote."""
     args = parse(argv)
-    for path in args.draw(args, cli.output_folder(args.output, resume=False, marks=())):
+    with one_writer(args.output):
+        written = args.draw(args, Path(args.output))
+    for path in written:
         print(path)
 
 

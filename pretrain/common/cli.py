@@ -20,7 +20,8 @@ from pretrain.common.command_names import as_started
 from pretrain.common.errors import InputError
 from pretrain.common.exit_status import exit_status
 from pretrain.common.locks import FILE_NAME
-from pretrain.common.run_files import CHECKPOINT, CONFIG, RECORD
+from pretrain.common.output_path import check_output
+from pretrain.common.run_files import CHECKPOINT, CONFIG, RECORD, WEIGHTS_FILE
 from pretrain.common.stop_signals import Stopped, end_quietly
 from pretrain.common.verbosity import add_verbosity
 
@@ -149,36 +150,43 @@ def _own_environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name.startswith("MSCN_")}
 
 
-RUN_MARKS = (
-    CHECKPOINT,
-    "checkpoint.prev.pth",
-    CONFIG,
-    f"trial_*/{CONFIG}",
-    f"trial_*/{RECORD}",
-)
+# File names (or glob patterns) that show what a folder has: a pretraining run, trials, or one trial
+PRETRAINING = (CHECKPOINT, "checkpoint.prev.pth")
+TRIALS = (f"trial_*/{CONFIG}", f"trial_*/{RECORD}")
+ONE_TRIAL = (RECORD, WEIGHTS_FILE)
 
 
-def output_folder(path: str | Path, resume: bool, marks: Sequence[str] = RUN_MARKS) -> Path:
-    """Returns the output folder, if no other run has used it. It is made only when something is
-    written.
+def output_folder(path: str | Path, resume: bool, own: Sequence[str]) -> Path:
+    """Returns the output folder of a run, if no other run has used it. It is made only when
+    something is written.
 
     Args:
         resume: whether the user asked to continue the run in this folder.
-        marks: file names (or glob patterns) that show that the folder already has a run.
+        own: the marks of the runs of this command: PRETRAINING or TRIALS.
 
     Raises:
-        InputError: a mark is present and `resume` is off, or the path is a file.
+        InputError: there is a run and `resume` is off, or the run is of a different command, or
+            see `check_output`.
     """
-    folder = Path(path)
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"--output {folder} is a file; give a folder")
-    found = [str(hit) for mark in marks for hit in sorted(folder.glob(mark))]
+    folder = check_output(path)
+    found = _marks_in(folder, (*PRETRAINING, CONFIG, *TRIALS, *ONE_TRIAL))
     if found and not resume:
         raise InputError(
             f"{found[0]} already exists; add --resume to continue that run, or give another "
             "--output"
         )
+    # CONFIG alone is of a run that saved nothing
+    others = [path for path in found if path.name != CONFIG or path.parent != folder]
+    if others and not _marks_in(folder, own):
+        raise InputError(
+            f"{others[0]} is of a run of a different command, which --resume cannot continue here; "
+            "give another --output"
+        )
     return folder
+
+
+def _marks_in(folder: Path, marks: Sequence[str]) -> list[Path]:
+    return [hit for mark in marks for hit in sorted(folder.glob(mark))]
 
 
 @contextmanager

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from pretrain.common.errors import InputError
+from pretrain.common.output_path import check_output
 from pretrain.common.safe_json import read_json
 from pretrain.common.temporaries import sweep
 
@@ -62,10 +63,11 @@ def one_writer(*folders: str | Path, inherited: bool = False) -> Iterator[None]:
             because commands that a killed suite leaves running still work in its folder.
 
     Raises:
-        InputError: another command holds it, or the folder cannot be written.
+        InputError: another command holds it, or the folder cannot be written, or see
+            `check_output`.
     """
     with ExitStack() as held:
-        for folder in map(Path, folders):
+        for folder in map(check_output, folders):
             held.enter_context(_only_holder(folder, FILE_NAME, str(folder), inherited))
             for path in sweep(folder):
                 logger.info("removed %s, which a killed process left", path)
@@ -76,7 +78,7 @@ def one_writer(*folders: str | Path, inherited: bool = False) -> Iterator[None]:
 def one_writer_of(file: str | Path) -> Iterator[None]:
     """Works like `one_writer`, but for one file of a folder into which other commands may write."""
     file = Path(file)
-    with _only_holder(file.parent, f".{file.name}.lock", str(file), False):
+    with _only_holder(check_output(file.parent), f".{file.name}.lock", str(file), False):
         sweep(file.parent, file.name)
         yield
 
@@ -153,9 +155,7 @@ class Holder:
 
 @contextmanager
 def _only_holder(folder: Path, name: str, what: str, inherited: bool) -> Iterator[None]:
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"--output {folder} is a file; give a folder")
-    made = [place for place in (folder, *folder.parents) if not place.exists()]
+    made = [place for place in (folder, *folder.parents) if not os.path.exists(place)]
     path = folder / name
     try:
         folder.mkdir(parents=True, exist_ok=True)

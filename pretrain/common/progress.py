@@ -69,13 +69,15 @@ def keep_progress(folder: str | Path, results: Sequence[Path] = ()) -> Iterator[
     """Keeps progress.json up to date: inside, the progress bars of this process, and of those it
     launches, update `folder`/progress.json.
 
-    Bad input leaves neither the file nor an empty folder.
+    After bad input, the file is as an earlier command left it; if there was none, neither the file
+    nor an empty folder is left.
 
     Args:
         results: the files that the command will write. If all exist and none is written, the run
             was already finished, and the progress file is restored.
     """
     file = Path(folder) / FILE_NAME
+    was_there = os.path.exists(folder)
     there, earlier = _stamps(results), _content(file)
     before = os.environ.get(FOLDER_VARIABLE)
     os.environ[FOLDER_VARIABLE] = str(folder)
@@ -85,9 +87,13 @@ def keep_progress(folder: str | Path, results: Sequence[Path] = ()) -> Iterator[
         if earlier is not None and there and there == _stamps(results):
             _write(file, earlier)
     except InputError:
-        forget_progress(Path(folder))
-        with suppress(OSError):  # it existed before, or is not empty
-            Path(folder).rmdir()
+        if earlier is not None:
+            _write(file, earlier)
+        else:
+            forget_progress(Path(folder))
+        if not was_there:
+            with suppress(OSError):  # it is not empty
+                Path(folder).rmdir()
         raise
     finally:
         del os.environ[FOLDER_VARIABLE]
@@ -180,6 +186,9 @@ class ProgressBar(tqdm):
             options["file"] = _Nowhere()
         options.setdefault("mininterval", DRAWN_SECONDS)
         super().__init__(items, **options)
+        # tqdm's clock is the time of day: if that is set back, a bar stops and its times are wrong
+        self._time = time.monotonic
+        self.start_t = self.last_print_t = self._time()
         self._keep()
 
     def __iter__(self) -> Iterator[Any]:

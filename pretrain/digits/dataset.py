@@ -25,9 +25,11 @@ import numpy as np
 from PIL import Image
 
 from pretrain.common.errors import InputError
+from pretrain.common.locks import one_writer_of
 from pretrain.common.lookup import find
+from pretrain.common.output_path import check_output
 from pretrain.common.safe_json import read_json
-from pretrain.common.temporaries import sweep, temporary_folder
+from pretrain.common.temporaries import temporary_folder
 from pretrain.digits.official_layouts import LAYOUTS, LayoutWriter
 from pretrain.digits.render import (
     NUM_CLASSES,
@@ -81,7 +83,7 @@ def make_digits(
         >>> pretrain.make_digits("digits", classification=(40, 10, 10), scenes=(2, 1, 1))
         False
     """
-    output = Path(output)
+    output = check_output(output)
     crop_counts, scene_counts = _counts(classification, "classification"), _counts(scenes, "scenes")
     facts = {
         "format": "mscn-digits",
@@ -97,9 +99,7 @@ def make_digits(
         _LOG.info("%s already contains this data set", output)
         return False
     whole = output.absolute()
-    whole.parent.mkdir(parents=True, exist_ok=True)
-    sweep(whole.parent, whole.name)
-    with temporary_folder(whole) as folder:
+    with one_writer_of(whole), temporary_folder(whole) as folder:
         partial = folder / whole.name
         partial.mkdir()
         _write_classification(partial / "digits_cls", seed, crop_counts)
@@ -144,8 +144,6 @@ def _is_finished(output: Path, facts: dict) -> bool:
     """True if `output` has this data set, False if it is free; InputError for anything else."""
     if not output.exists():
         return False
-    if not output.is_dir():
-        raise InputError(f"{output} is a file; choose a folder for --output")
     if not any(output.iterdir()):
         return False
     try:

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from pretrain.common.checkpoint import load_checkpoint, previous_of
-from pretrain.common.cli import interrupt_says, note_fresh_start, output_folder
+from pretrain.common.cli import PRETRAINING, interrupt_says, note_fresh_start, output_folder
 from pretrain.common.config import dump_yaml, override_words
 from pretrain.common.distributed import check_gpus, is_first_of_launcher, launch, under_torchrun
 from pretrain.common.errors import InputError
 from pretrain.common.locks import one_writer
+from pretrain.common.output_path import check_output
 from pretrain.common.progress import keep_progress
 from pretrain.common.run_files import CHECKPOINT
 from pretrain.engine.checks import load_checked
@@ -55,7 +56,8 @@ def run_pretraining(
     cfg = load_checked(str(config), override_words(overrides), processes)
     if not under_torchrun():
         check_gpus(num_gpus)
-    folder = Path(output or cfg.OUTPUT_DIR or f"runs/{Path(config).stem}")
+    given = cfg.OUTPUT_DIR or f"runs/{Path(config).stem}" if output is None else output
+    folder = check_output(given)
     data = None  # the other processes of torchrun have it from the first one
     first = is_first_of_launcher()
     with (
@@ -65,7 +67,7 @@ def run_pretraining(
     ):
         if first:
             data = check_inputs(cfg)
-            output_folder(folder, resume)
+            output_folder(folder, resume, PRETRAINING)
             if resume:
                 note_fresh_start(folder, [CHECKPOINT, previous_of(Path(CHECKPOINT)).name])
         launch(pretrain, processes, (dump_yaml(cfg), str(folder), resume, data))

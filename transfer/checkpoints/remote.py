@@ -5,6 +5,7 @@ The cache is `$MSCN_CACHE`, by default `~/.cache/mscn`; Hugging Face's files sta
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import logging
@@ -81,7 +82,7 @@ def download(url: str) -> Path:
     address, _, fragment = url.partition("#")
     name = _file_name(address)
     file = cache_folder() / hashlib.sha256(address.encode()).hexdigest()[:16] / name
-    file.parent.mkdir(parents=True, exist_ok=True)
+    _make(file.parent)
     with locked(file.parent, f"waiting for another process that downloads {address}"):
         sweep(file.parent)
         note = file.parent / NOTE
@@ -103,6 +104,18 @@ def download(url: str) -> Path:
                 "at this URL has changed, delete the local file, and it is downloaded again"
             )
     return file
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        raise InputError(
+            f"the cache folder {folder} cannot be written ({error.strerror}); set MSCN_CACHE to a "
+            "folder that this user may write"
+        ) from error
 
 
 def _file_name(address: str) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from pretrain.common.checkpoint import atomic_write_text
 from pretrain.common.errors import InputError
 from pretrain.common.locks import one_writer
+from pretrain.common.output_path import check_output
 from transfer.report.compare import compare_table, describe_units
 from transfer.report.csv_and_latex import to_csv, to_latex
 from transfer.report.from_records import build_results
@@ -63,7 +64,7 @@ def write_report(
         pair = [row.label for row in chosen]
         compared, units = compare_table(results, *chosen), describe_units(*chosen)
     ranked = leaderboard_texts(results, title) if leaderboard else None
-    output = Path(output)
+    output = check_output(output)
     with one_writer(output):
         page = render_page(results, title, pair, pictures)
         texts = {"html": page, "md": to_markdown(results, compared, units), "csv": to_csv(results)}

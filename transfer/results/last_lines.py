@@ -50,5 +50,7 @@ def where_resume_continues(output: str | Path, trials: range, saved: Sequence[st
     files = [file for pattern in saved for file in begun[0].glob(pattern)]
     if not files:
         return f"{done}; nothing was saved yet in {begun[0]}: --resume starts it from the beginning"
-    newest = max(files, key=lambda file: file.stat().st_mtime)
+    # Names have the order of a folder's checkpoints, which a copy of the folder keeps; times do not
+    last_of = {file.parent: file for file in sorted(files)}
+    newest = max(last_of.values(), key=lambda file: file.stat().st_mtime)
     return f"{done}; --resume continues from {newest}"

@@ -28,6 +28,7 @@ from pretrain.common.distributed import (
 )
 from pretrain.common.locks import one_writer
 from pretrain.common.logs import setup_logging
+from pretrain.common.output_path import check_output
 from pretrain.common.precision import allow_tf32
 from pretrain.common.progress import keep_progress, progress_folder
 from pretrain.common.run_files import RECORD
@@ -52,6 +53,7 @@ def run_command(task: Task[Any], request: Request, num_gpus: int) -> list[str]:
     that it has opened for the checks; launched processes open the data themselves.
     """
     check_gpus(num_gpus)
+    check_output(request.output)
     take_gpu()
     trials = range(request.first_trial, request.trials)
     with (

@@ -16,13 +16,13 @@ from fvcore.common.config import CfgNode
 from pretrain.common.config import check_no_differences, differences, flat
 from pretrain.common.errors import InputError
 from pretrain.common.findings import warn_once
-from pretrain.common.run_files import CONFIG, RECORD
+from pretrain.common.run_files import CONFIG, RECORD, WEIGHTS_FILE
 from pretrain.data.fingerprint import Fingerprint
 from transfer.checkpoints.files import RANDOM
 from transfer.results.data_of_records import how_they_differ, known_data
 from transfer.results.record import read_record
 from transfer.trials.data import read_data
-from transfer.trials.task import DATA_FILE, WEIGHTS_FILE, Job, Task
+from transfer.trials.task import DATA_FILE, Job, Task
 
 SHOWN = 12  # digits of a sha256 in a message
 

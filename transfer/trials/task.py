@@ -20,13 +20,13 @@ from typing import Any, Generic, Protocol, TypeVar
 from fvcore.common.config import CfgNode
 
 from pretrain.common.checkpoint import atomic_write_text
-from pretrain.common.cli import output_folder
+from pretrain.common.cli import TRIALS, output_folder
 from pretrain.common.config import dump_yaml, load_config
 from pretrain.common.distributed import is_first_of_launcher, is_main
 from pretrain.common.errors import InputError
 from pretrain.common.logs import setup_logging
 from pretrain.common.roles import Roles
-from pretrain.common.run_files import CONFIG
+from pretrain.common.run_files import CONFIG, WEIGHTS_FILE
 from pretrain.data.fingerprint import Fingerprint
 from pretrain.data.origins import Origin
 from transfer.checkpoints.opened import OpenedWeights
@@ -36,9 +36,7 @@ from transfer.trials.data import RunData
 
 logger = logging.getLogger(__name__)
 
-# Files in a trial's folder: its config, the sha256 of the weights from which it started, and the
-# fingerprints of its data.
-WEIGHTS_FILE, DATA_FILE = "weights.sha256", "data.json"
+DATA_FILE = "data.json"  # in a trial's folder: the fingerprints of its data
 
 
 @dataclass(frozen=True)
@@ -80,7 +78,7 @@ class Request:
         """Raises InputError if there are no trials or, in the first process, for a used folder."""
         check_trials(self.first_trial, self.trials)
         if is_first_of_launcher():
-            output_folder(self.output, self.resume)
+            output_folder(self.output, self.resume, TRIALS)
 
 
 class ImageSet(Protocol):

@@ -102,6 +102,35 @@ def test_bad_input_leaves_nothing(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "full").iterdir()] == ["mine.txt"]
 
 
+def test_bad_input_keeps_what_an_earlier_command_left(tmp_path: Path) -> None:
+    empty, used = tmp_path / "empty", tmp_path / "used"
+    for folder in (empty, used):
+        folder.mkdir()
+    (used / FILE_NAME).write_text("{}")
+    for folder in (empty, used):
+        with pytest.raises(InputError), keep_progress(folder):
+            list(ProgressBar(range(3), file=quiet()))
+            raise InputError("the folder has a run of a different config")
+    assert (used / FILE_NAME).read_text() == "{}"
+    assert empty.is_dir(), "the user made it"
+
+
+def test_a_clock_that_is_set_back_does_not_change_a_bar(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(progress.PERIOD_VARIABLE, "0")
+    offset = 0.0
+    real = time.time
+    monkeypatch.setattr("tqdm.std.time", lambda: real() + offset)
+    with keep_progress(tmp_path):
+        bar = ProgressBar(total=10, desc="train", file=quiet())
+        offset = -3600.0
+        time.sleep(0.01)
+        bar.update(5)
+        found = read_progress(tmp_path)
+    assert 0 < found.elapsed < 60 and found.rate > 0 and found.eta > 0
+
+
 def test_what_cannot_be_read_is_none(tmp_path: Path) -> None:
     for text in ("", "{", "[]", json.dumps({"stage": "train", "surprise": 1})):
         (tmp_path / FILE_NAME).write_text(text)

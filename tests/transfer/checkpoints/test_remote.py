@@ -156,6 +156,31 @@ def test_detectron2s_zoo(server: Server, weights: bytes, monkeypatch: pytest.Mon
         resolve("detectron2:R-50.pkl")
 
 
+def test_a_cache_that_this_user_cannot_write_is_named_with_its_variable(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.access", lambda *_: False)
+    with pytest.raises(InputError, match=r"cache folder .* \(Permission denied\); set MSCN_CACHE"):
+        resolve(f"{server.url}/w.pth")
+    monkeypatch.undo()
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("MSCN_CACHE", str(tmp_path / "file" / "cache"))
+    with pytest.raises(InputError, match=r"\(Not a directory\); set MSCN_CACHE to a folder"):
+        resolve(f"{server.url}/w.pth")
+
+
+def test_a_user_without_a_home_folder_is_told_of_the_variable(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def nowhere() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("MSCN_CACHE", raising=False)
+    monkeypatch.setattr(Path, "home", nowhere)
+    with pytest.raises(InputError, match="no home folder for the cache; set MSCN_CACHE"):
+        resolve("http://127.0.0.1:9/w.pth")
+
+
 def test_offline_says_so_and_leaves_nothing(server: Server, tmp_path: Path) -> None:
     server.http.shutdown()
     server.http.server_close()

@@ -69,3 +69,10 @@ def test_where_it_continues(tmp_path: Path) -> None:
     touch(tmp_path / "trial_1/record.json")
     assert where_resume_continues(tmp_path, range(2), SAVED) == "2 of 2 trials are done"
     assert where_resume_continues(tmp_path, range(1, 2), SAVED) == "1 of 1 trials are done"
+
+
+def test_times_of_a_copied_folder_do_not_choose_the_checkpoint(tmp_path: Path) -> None:
+    touch(tmp_path / "trial_0/model_0000019.pth", 4_000_000_000)  # also a time in the future
+    newest = touch(tmp_path / "trial_0/model_0000039.pth", 5)
+    said = where_resume_continues(tmp_path, range(1), SAVED)
+    assert said.endswith(f"--resume continues from {newest}")
