@@ -122,6 +122,14 @@ def test_linear_trials_and_resume(root: Path, capsys: pytest.CaptureFixture[str]
     assert "trial_0 holds a run of a different config: SEED (5 then, 0 now)" in told
 
 
+def test_resuming_finished_trials_changes_no_file(root: Path) -> None:
+    assert main(_argv(root, "linear.yaml", "--trials", "2")) == 0
+    files = {path: path.read_bytes() for path in (root / "out").rglob("*") if path.is_file()}
+    assert main(_argv(root, "linear.yaml", "--trials", "2", "--resume")) == 0
+    assert main(_argv(root, "linear.yaml", "--trials", "1", "--resume")) == 0
+    assert {path: path.read_bytes() for path in files} == files
+
+
 def test_identity_ignores_what_moves_no_number(root: Path) -> None:
     shas = []
     for number, opts in enumerate((("SEED", "5"), ("DATALOADER.BATCH_SIZE", "7"), ("SEED", "0"))):

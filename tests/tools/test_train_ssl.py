@@ -100,6 +100,36 @@ def test_runs_refuses_a_used_folder_and_resumes(
     assert "SEED (0 then, 3 now)" in capsys.readouterr().err
 
 
+def test_resuming_a_finished_run_and_one_that_is_refused_change_no_file(folder: Path) -> None:
+    assert main(arguments(folder)) == 0
+    run = folder / "run"
+    files = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    assert main(["--resume", *arguments(folder)]) == 0
+    assert main(["--resume", *arguments(folder, "SEED", "3")]) == 2
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == files
+
+
+def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_it_is_continued(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    every_step = ("CHECKPOINT.EVERY_STEPS", "1")
+    assert main(arguments(folder, *every_step)) == 0
+    run = folder / "run"
+    path = run / "checkpoint.pth"
+    whole = load_checkpoint(path)
+    assert load_checkpoint(run / "checkpoint.prev.pth")["step"] == 1 and whole["step"] == 2
+    path.write_bytes(path.read_bytes()[:-100])
+    assert main(["--resume", *arguments(folder, *every_step)]) == 0
+    assert "continuing at step 1 of 2 from" in capsys.readouterr().err
+    assert (run / "checkpoint.pth.damaged").exists()
+    again = load_checkpoint(path)
+    assert again["step"] == 2 and again["model"].keys() == whole["model"].keys()
+    for key, value in whole["model"].items():
+        assert torch.equal(again["model"][key], value), key
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows if "loss" in row] == [1, 2]
+
+
 def test_interrupted(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
