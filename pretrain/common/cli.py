@@ -175,11 +175,10 @@ def output_folder(path: str | Path, resume: bool, own: Sequence[str]) -> Path:
             f"{found[0]} already exists; add --resume to continue that run, or give another "
             "--output"
         )
-    # CONFIG alone is of a run that saved nothing
-    others = [path for path in found if path.name != CONFIG or path.parent != folder]
-    if others and not _marks_in(folder, own):
+    saved = [hit for hit in found if hit != folder / CONFIG]  # a config alone: nothing was saved
+    if saved and not _marks_in(folder, own):
         raise InputError(
-            f"{others[0]} is of a run of a different command, which --resume cannot continue here; "
+            f"{saved[0]} is of a run of a different command, which --resume cannot continue here; "
             "give another --output"
         )
     return folder

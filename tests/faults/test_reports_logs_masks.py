@@ -24,6 +24,7 @@ from pretrain.data.decode import largest_of_16_bits
 from pretrain.visual.curves import RunCurves, read_curves, write_curves
 from tests.faults.fuzzing import bytes_of, fuzz, in_child, is_printable, judge
 from tests.faults.mutations import edited_bytes, edited_tree
+from tests.folder_contents import contents
 from tests.transfer.report.conftest import make_writer, write_gallery
 from transfer.classification.defaults import get_defaults
 from transfer.datasets.numbered_pixels import read_instances, read_mask
@@ -46,7 +47,7 @@ def results(root: Path) -> Tree:
         _add(path, "pr_curves", curve)
         path = write(name, "knn", {"knn20_top1": 1.0}, scores=images, config=shipped)
         _add(path, "spectrum", {"singular_values": [4.0, 2.0, 1.0]})
-    return {str(f.relative_to(root)): f.read_bytes() for f in root.rglob("*") if f.is_file()}
+    return contents(root)
 
 
 def _add(path: Path, kind: str, content: Any) -> None:

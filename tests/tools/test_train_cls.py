@@ -15,6 +15,7 @@ import yaml
 from PIL import Image
 
 from pretrain.common.checkpoint import save_weights
+from tests.folder_contents import contents
 from tools.train_cls import main
 from transfer.checkpoints.read import random_weights
 from transfer.checkpoints.weights import facts_of
@@ -124,10 +125,10 @@ def test_linear_trials_and_resume(root: Path, capsys: pytest.CaptureFixture[str]
 
 def test_resuming_finished_trials_changes_no_file(root: Path) -> None:
     assert main(_argv(root, "linear.yaml", "--trials", "2")) == 0
-    files = {path: path.read_bytes() for path in (root / "out").rglob("*") if path.is_file()}
+    files = contents(root / "out")
     assert main(_argv(root, "linear.yaml", "--trials", "2", "--resume")) == 0
     assert main(_argv(root, "linear.yaml", "--trials", "1", "--resume")) == 0
-    assert {path: path.read_bytes() for path in files} == files
+    assert contents(root / "out") == files
 
 
 def test_identity_ignores_what_moves_no_number(root: Path) -> None:

@@ -16,6 +16,7 @@ from PIL import Image
 from pretrain.common.checkpoint import load_checkpoint
 from pretrain.engine.callbacks import ProgressBar
 from pretrain.engine.loop import Training
+from tests.folder_contents import contents
 from tools.train_ssl import main
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -103,10 +104,10 @@ def test_runs_refuses_a_used_folder_and_resumes(
 def test_resuming_a_finished_run_and_one_that_is_refused_change_no_file(folder: Path) -> None:
     assert main(arguments(folder)) == 0
     run = folder / "run"
-    files = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    files = contents(run)
     assert main(["--resume", *arguments(folder)]) == 0
     assert main(["--resume", *arguments(folder, "SEED", "3")]) == 2
-    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == files
+    assert contents(run) == files
 
 
 def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_it_is_continued(
