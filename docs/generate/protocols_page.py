@@ -41,7 +41,7 @@ SECTIONS: tuple[tuple[str, str, str], ...] = (
     ("Suites", "suites/*.yaml", "`tools/run_suite.py`"),
 )
 HEADS = ("config", "task, source, hardware", "published", "state")
-OURS = re.compile(r"[;,]? ?(?:ours in )?docs/results/\w+\.md")
+OURS = re.compile(r" ?\(docs/results/\w+\.md\)|[;,]? ?(?:ours in )?docs/results/\w+\.md")
 
 
 def protocols_page() -> str:
@@ -55,14 +55,19 @@ def protocols_page() -> str:
 
 def _row(path: Path) -> Sequence[str]:
     header = read_header(path)
-    what = [prose(header.title)]
-    what += [f"*Source:* {prose(header.source)}"] if header.source else []
-    what += [f"*Hardware:* {prose(header.hardware)}"] if header.hardware else []
-    published = prose(OURS.sub("", header.published)) or "not stated"
+    what = [_text(header.title)]
+    what += [f"*Source:* {_text(header.source)}"] if header.source else []
+    what += [f"*Hardware:* {_text(header.hardware)}"] if header.hardware else []
+    published = _text(OURS.sub("", header.published)) or "not stated"
     return code(path.stem), "<br>".join(what), published, _state(path, header)
 
 
 def _state(path: Path, header: Header) -> str:
-    """Returns the state, and what the header says of our runs."""
-    said = " ".join(filter(None, (header.own, header.not_run)))
-    return "; ".join(filter(None, (str(state_of(path, header)), prose(said))))
+    """Returns the state, which links to the pages, and what the header says of our runs."""
+    said = OURS.sub("", " ".join(filter(None, (header.own, header.not_run))))
+    return "; ".join(filter(None, (str(state_of(path, header)), _text(said))))
+
+
+def _text(header: str) -> str:
+    """Returns a text of a config's header as Markdown, with links to the pages of results."""
+    return re.sub(r"docs/(results/([\w\\]+)\.md)", r"[\2](\1)", prose(header))
