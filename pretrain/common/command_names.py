@@ -6,6 +6,8 @@ import re
 import sys
 from pathlib import Path
 
+from pretrain.common.config import is_checkout
+
 # By the script's name, as in setup.cfg; an installed package does not have the scripts.
 COMMANDS = {
     "train_ssl": "mscn-pretrain",
@@ -22,9 +24,10 @@ SCRIPT = re.compile(rf"(?:python )?\btools/({'|'.join(COMMANDS)})\.py\b")
 
 
 def as_started(text: str) -> str:
-    """Returns the text with the commands' names as this process was started: unchanged for a
-    script, with `mscn-report` in place of `python tools/report.py` for a command of the package.
+    """Returns the text with the commands' names as the user can start them: unchanged for a script
+    of a clone, with `mscn-report` in place of `python tools/report.py` if this process is a command
+    of the package, or if the package was installed without the scripts.
     """
-    if Path(sys.argv[0]).name not in COMMANDS.values():
+    if Path(sys.argv[0]).name not in COMMANDS.values() and is_checkout():
         return text
     return SCRIPT.sub(lambda found: COMMANDS[found[1]], text)

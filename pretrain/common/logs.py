@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from pretrain.common.checkpoint import atomic_write_text
+from pretrain.common.command_names import as_started
 from pretrain.common.distributed import is_main
 from pretrain.common.errors import named_file
 from pretrain.common.loggers import DEFAULT, Loggers
@@ -48,13 +49,22 @@ def setup_logging(output_dir: str | Path | None = None) -> None:
         handlers.append(LogFile(Path(output_dir) / "log.txt", encoding="utf-8"))
     verbose = is_verbose()
     for handler in handlers:
-        handler.setFormatter(PrintableFormatter(VERBOSE_FORMAT if verbose else FORMAT, "%H:%M:%S"))
+        handler.setFormatter(LogFormatter(VERBOSE_FORMAT if verbose else FORMAT, "%H:%M:%S"))
     level = logging.INFO if is_main() else logging.WARNING
     logging.basicConfig(level=level, handlers=handlers, force=True)
     for name in CHATTY:
         logging.getLogger(name).setLevel(logging.NOTSET if verbose else logging.WARNING)
     for name in OWN:
         logging.getLogger(name).setLevel(logging.DEBUG if verbose and is_main() else logging.NOTSET)
+
+
+class LogFormatter(PrintableFormatter):
+    """Writes printable log messages that name the commands as the user can start them."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 (logging's name)
+        """Returns the message with its time and level, in the formatter's format."""
+        record.message = as_started(record.message)
+        return super().formatMessage(record)
 
 
 class LogFile(logging.FileHandler):

@@ -7,6 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from pretrain.common.command_names import as_started
 from transfer.report.configs import MAX_SHOWN
 from transfer.report.rows_columns_cells import Cell, Checkpoint, Protocol, Results
 from transfer.results.data_of_records import how_they_differ
@@ -267,7 +268,7 @@ def _unproved(results: Results) -> list[Flag]:
             f"converted without proof: {', '.join(none)}; python tools/convert_weights.py FILE "
             "--check proves them, and a converted file stores the proof"
         )
-        flags.append(Flag("", "converted without proof", text))
+        flags.append(Flag("", "converted without proof", as_started(text)))
     unknown = [row.label for row in results.checkpoints if row.proof is None]
     if unknown:
         text = f"proof not known (records of schema 1): {', '.join(unknown)}"

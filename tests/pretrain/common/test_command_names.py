@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import configparser
+import logging
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from pretrain.common.cli import make_parser
 from pretrain.common.command_names import COMMANDS, as_started
 from pretrain.common.errors import InputError
 from pretrain.common.exit_status import exit_status
+from pretrain.common.logs import LogFormatter
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -51,3 +53,15 @@ def test_help_and_errors_name_what_the_user_can_start(
     shown = parser.format_help()
     assert f"Says what {one} says." in shown and f"example:\n  {other} --x 1" in shown
     assert as_started("retools/report.pyx") == "retools/report.pyx"
+    line = logging.makeLogRecord({"msg": "tools/%s.py says more", "args": ("train_cls",)})
+    assert LogFormatter("%(message)s").format(line) == f"{one} says more"
+
+
+def test_a_worker_of_an_installed_suite_names_commands_that_exist(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    # A suite starts the package's modules, which are not called mscn-...
+    monkeypatch.setattr("sys.argv", [str(tmp_path / "mscn" / "tools" / "train_det.py")])
+    assert as_started("tools/train_cls.py") == "tools/train_cls.py"
+    monkeypatch.setattr("pretrain.common.config.CHECKOUT", tmp_path)
+    assert as_started("python tools/train_cls.py FILE") == "mscn-train-cls FILE"

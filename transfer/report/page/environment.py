@@ -10,6 +10,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader
 from markupsafe import Markup, escape
 
+from pretrain.common.command_names import as_started
 from transfer.report.figures.svg import key, shorten
 from transfer.report.markdown_and_terminal import describe_protocol
 from transfer.report.numbers_as_text import costs, format_count, format_interval, format_seconds
@@ -37,6 +38,7 @@ def environment() -> Environment:
         differing=lambda line: shorten(line.partition(": ")[2], MOST_WORDS),
         embedded=_embedded,
         breakable=_breakable,
+        as_started=as_started,
         head=_head,
     )
     found.tests["percent"] = is_percent

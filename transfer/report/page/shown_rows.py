@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from pretrain.common.command_names import as_started
 from transfer.report.rows_columns_cells import Checkpoint, Results
 
 MOST_ROWS = 32  # most checkpoints, and most methods; marks repeat from the 17th on
@@ -40,7 +41,7 @@ def words_on_shown(results: Results, shown: Results) -> str:
     return (
         f"This page draws and compares {' and '.join(parts)}: baselines and those with the highest "
         "means in the headline columns. The tables have every row, and "
-        "tools/report.py DIR --output OUT --compare A B compares any two."
+        + as_started("tools/report.py DIR --output OUT --compare A B compares any two.")
     )
 
 
