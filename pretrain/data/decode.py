@@ -48,6 +48,9 @@ WIDTH, HEIGHT = 256, 257  # TIFF's tags of the stored size
 PNG_TEXT_BYTES = 64 << 20
 ORIENTATION = 0x0112  # EXIF: how the camera was held
 TURNED = (5, 6, 7, 8)  # the values of ORIENTATION that exchange width and height
+# What a PNG calls EXIF data and XMP, and how many of its last bytes are searched for them
+PNG_EXIF = (b"eXIf", b"Raw profile type exif", b"XML:com.adobe.xmp")
+PNG_END = 1 << 16
 # TIFF's tags: bits per sample, and the meaning of the smallest value (0: white)
 BITS, PHOTOMETRIC, LEAST_IS_WHITE = 258, 262, 0
 
@@ -165,7 +168,7 @@ def read_header(path: str) -> Header:
             refused = NO_SCALE if _has_no_scale(image) else None
             if width * height > limit:
                 refused = too_large_image()
-            turned = _orientation(image) in TURNED
+            turned = _orientation(image, path) in TURNED
             if image.format == "TIFF":  # Pillow itself turns these, when it decodes them
                 width, height = _tiff_size(image, turned)
                 turned = False
@@ -363,10 +366,24 @@ def _tiff_size(image: Image.Image, turned: bool) -> tuple[int, int]:
     return (height, width) if turned else (width, height)
 
 
-def _orientation(image: Image.Image) -> int:
-    # For a PNG, Pillow's own method would decode the pixels to find EXIF data behind them.
-    exif = Image.Image.getexif(image) if image.format == "PNG" else image.getexif()
-    return exif.get(ORIENTATION, 1)
+def _orientation(image: Image.Image, path: str) -> int:
+    if image.format != "PNG":
+        return image.getexif().get(ORIENTATION, 1)
+    # Pillow's own method would decode the pixels of each PNG to find EXIF data behind them.
+    found = Image.Image.getexif(image).get(ORIENTATION)
+    if found is None and _may_end_in_exif(path):
+        with Image.open(path) as again:  # the first one keeps what it found
+            found = again.getexif().get(ORIENTATION)
+    return found or 1
+
+
+def _may_end_in_exif(path: str) -> bool:
+    """Returns whether a PNG may have EXIF data or XMP behind its pixels, by its last bytes."""
+    with open(path, "rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - PNG_END))
+        end = file.read()
+    return any(name in end for name in PNG_EXIF)
 
 
 def _jpeg_pixels(content: bytes) -> int:

@@ -27,7 +27,7 @@ OUTSIDE = "boxes are completely outside their image"
 NOT_FINITE = "boxes have numbers that are not finite"
 RELATIVE = "all boxes are below 1 px: relative coordinates?"
 TO_PIXELS = "multiply them by the width and the height of their image"
-REMEDY = "correct the boxes, or remove the objects"
+REMEDY = "correct the boxes or the sizes of their images, or remove the objects"
 
 Box = tuple[float, float, float, float]
 

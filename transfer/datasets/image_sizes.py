@@ -22,6 +22,11 @@ OTHER_SIZE_TURNED = (
     "images are annotated in their stored size, but their EXIF orientation rotates them"
 )
 TURNED_REMEDY = "annotate the rotated images, or save them rotated and without the EXIF orientation"
+EXCHANGED = "images are annotated with their width and height exchanged"
+EXCHANGED_REMEDY = (
+    "if the boxes fit the images, exchange the two numbers in the annotations; if the images were "
+    "rotated after they were annotated, restore them"
+)
 REMEDY = "correct the annotations, or restore the images"
 
 
@@ -61,11 +66,13 @@ def header_size(path: str) -> tuple[int, int]:
 def _check_size(findings: Findings, sample: Sample, header: Header) -> None:
     if (header.width, header.height) == (sample.width, sample.height):
         return
-    stored = header.turned and (header.height, header.width) == (sample.width, sample.height)
+    kind, remedy = OTHER_SIZE, REMEDY
+    if (header.height, header.width) == (sample.width, sample.height):
+        kind, remedy = EXCHANGED, EXCHANGED_REMEDY
+        if header.turned:
+            kind, remedy = OTHER_SIZE_TURNED, TURNED_REMEDY
     where = (
         f"{sample.file_name} has {header.width} x {header.height} pixels, not {sample.width} x "
         f"{sample.height}"
     )
-    findings.refuse(
-        OTHER_SIZE_TURNED if stored else OTHER_SIZE, where, TURNED_REMEDY if stored else REMEDY
-    )
+    findings.refuse(kind, where, remedy)
