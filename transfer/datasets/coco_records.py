@@ -34,6 +34,7 @@ from transfer.datasets.keypoint_checks import PlaceCheck
 from transfer.datasets.keypoints import read_keypoints
 
 NO_CROWD = "objects have no 'iscrowd' (missing or null) and count as single objects"
+ODD_CROWD = "objects have an 'iscrowd' that is neither 0 nor 1, and count as crowd regions"
 NO_AREA = (
     "objects have no 'area' (missing or null): that of their mask, or without a mask that of their "
     "box, is used"
@@ -313,6 +314,8 @@ def _read(
     bbox = _read_bbox(findings, where, entry["bbox"])
     mask = read_segmentation(findings, where, entry.get("segmentation"), image.height, image.width)
     crowd = _optional(findings, where, entry, "iscrowd", NO_CROWD, scored)
+    if crowd not in (None, 0, 1):
+        findings.note(ODD_CROWD, f"{where} (iscrowd {crowd:g})")
     area = _optional(findings, where, entry, "area", NO_AREA, scored)
     if area is not None and not 0 <= area <= MOST_AREA:
         findings.note(BAD_AREA, f"{where} (area {area:g})", int(scored))
