@@ -46,6 +46,7 @@ from transfer.datasets.coco_records import read_categories as read_categories
 from transfer.datasets.coco_records import read_images, roots, used_categories
 from transfer.datasets.json_records import read_object
 from transfer.datasets.missing_images import check_files
+from transfer.datasets.other_json import other_kind
 from transfer.datasets.samples import Instance, Sample, note_like_names
 
 SHORT_POLYGON = "polygons with fewer than 3 points, or half a point, were dropped"
@@ -64,6 +65,10 @@ NOT_JSON = (
 SEVERAL_RECORDS = (
     "more text follows its first record, as in JSON Lines; a COCO file is one record with "
     "'images', 'annotations' and 'categories'"
+)
+WRITTEN_OTHERWISE = (
+    "damaged, or written by hand; JSON has double quotes only, and neither comments nor a comma "
+    "before } or ]"
 )
 NOT_TRAINED = "categories without objects are not among the classes, and were left out"
 
@@ -93,13 +98,15 @@ def read_instances(
         raise InputError(f"{path} is not in UTF-8 ({error}); save it in that encoding") from None
     except (ValueError, RecursionError) as error:  # also a number of thousands of digits
         _refuse_packed(path)
-        lines = isinstance(error, json.JSONDecodeError) and error.msg == "Extra data"
-        why = SEVERAL_RECORDS if lines else "truncated or damaged"
-        raise InputError(f"{path} is not valid JSON ({error}): {why}") from None
+        raise InputError(f"{path} is not valid JSON ({error}): {_fault(error)}") from None
     except OSError as error:
         raise InputError(
             f"{path} cannot be read ({error.strerror or error}); give a copy"
         ) from None
+    other = other_kind(content)
+    if other is not None:
+        what, remedy = other
+        raise InputError(f"{path} is {what}, not a COCO instances file; {remedy}")
     for key in ("images", "annotations", "categories"):
         if not isinstance(content, dict) or not isinstance(
             content.get(key), (list, AnnotationColumns)
@@ -113,6 +120,19 @@ def read_instances(
         complete(content)
     check_entries(path, content)
     return content
+
+
+def _fault(error: Exception) -> str:
+    """Returns what is wrong with a text that is not JSON, by the error of its parser, with the
+    remedy.
+    """
+    if not isinstance(error, json.JSONDecodeError):
+        return "correct it"  # the error names what is wrong
+    if error.msg == "Extra data":
+        return SEVERAL_RECORDS
+    if error.msg.startswith("Unterminated") or error.pos >= len(error.doc.rstrip()):
+        return "truncated; restore it"
+    return WRITTEN_OTHERWISE
 
 
 def _parsed(path: Path) -> Any:

@@ -129,7 +129,7 @@ def _variants(name: str) -> Iterator[tuple[str, str]]:
         yield name.strip(), "spaces around it"
     plain = name.replace("\\", "/")
     slashes = "backslashes; " if plain != name else ""
-    decoded = unquote(plain).partition("?")[0]
+    decoded, _, query = unquote(plain).replace("\\", "/").partition("?")
     url = "URL encoding; " if decoded != plain else ""
     if slashes:
         yield plain, "backslashes"
@@ -138,7 +138,11 @@ def _variants(name: str) -> Iterator[tuple[str, str]]:
     parts = decoded.split("/")
     for start in range(1, len(parts)):
         yield "/".join(parts[start:]), f"{slashes}{url}a prefix"
-    bare = parts[-1]
+    for value in re.findall(r"=([^&]+)", query):  # as in Label Studio's /data/local-files/?d=a.jpg
+        parts = value.split("/")
+        for start in range(len(parts)):
+            yield "/".join(parts[start:]), "the query of a URL"
+    bare = decoded.rpartition("/")[2]
     yield bare, f"{slashes}{url}a different folder, letter case or form of accents"
     yield _PREFIX.sub("", bare, count=1), "a prefix of the labelling tool"
     yield Path(bare).stem, "another suffix"

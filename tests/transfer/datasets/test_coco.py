@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -321,6 +322,15 @@ def test_bad_files(folder: Path) -> None:
         ),
         (b"\n<!DOCTYPE html>", "is a page of markup"),
         (b"", "is empty"),
+        (
+            b'{"images": [], "images": [{}]}',
+            "the key 'images' occurs twice in one object.: correct it",
+        ),
+        (b"{'images': []}", "damaged, or written by hand; JSON has double quotes only"),
+        (b'{"images": [],}', "Expecting property name.* nor a comma before } or ]"),
+        (b"// mine\n{}", "Expecting value.*neither comments nor"),
+        (b'{"images": [{"id"', "Expecting ':' delim.*: truncated; restore it"),
+        (b'{"images": [{"file_name": "a.j', "Unterminated string.*: truncated; restore it"),
         (b'{"id": 1}\n{"id": 2}\n', "Extra data.*as in JSON Lines; a COCO file is one record"),
         (bytes(80), "is empty, or has only zeros"),
     ],
@@ -329,6 +339,61 @@ def test_what_is_there_in_place_of_json(folder: Path, start: bytes, what: str) -
     (folder / "x.json").write_bytes(start)
     with pytest.raises(InputError, match=f"x.json .*{what}"):
         read_json(folder / "x.json", folder)
+
+
+RESULT = {"image_id": 7, "category_id": 4, "bbox": [1, 2, 3, 4], "score": 0.5}
+
+
+@pytest.mark.parametrize(
+    "other, what",
+    [
+        ([RESULT], "is a list of detections, .*; give the annotations with which they are"),
+        ({"annotations": [{"id": 1, "image_id": 7, "caption": "a cat"}]},
+         "is a file of captions, .* of instances"),
+        ({"annotations": [{"image_id": 7, "file_name": "a.png", "segments_info": []}]},
+         "is a file of panoptic segments, .* of instances"),
+        ({"annotations": [{"id": 1, "video_id": 1, "category_id": 4, "bboxes": []}]},
+         "is a file of objects in videos"),
+        ({"shapes": [], "imagePath": "a.jpg", "imageData": None}, "is labelme's file of one image"),
+        ({"_via_settings": {}, "_via_img_metadata": {}}, "is a project of VGG Image Annotator"),
+        ([{"id": 1, "data": {"image": "a.jpg"}, "annotations": []}], "is Label Studio's own JSON"),
+        ([{"name": "a.jpg", "labels": [{"category": "car"}]}], "is a file in the format of BDD100K"),
+        ([content()], "is a list around a COCO file, .*; remove the list"),
+    ],
+)  # fmt: skip
+def test_other_files_are_named(folder: Path, other: Any, what: str) -> None:
+    if isinstance(other, dict) and "annotations" in other:
+        other = content() | other
+    (folder / "x.json").write_text(json.dumps(other))
+    with pytest.raises(InputError, match=f"x.json {what}"):
+        read_json(folder / "x.json", folder)
+
+
+def test_captions_and_segments_beside_a_box(folder: Path) -> None:
+    """Tools add their own keys; an object with a box is one all the same."""
+    entry = annotation(caption="a cat", segments_info=[])
+    (folder / "x.json").write_text(json.dumps(content(entry)))
+    assert len(read_json(folder / "x.json", folder)["annotations"]) == 1
+
+
+def test_only_short_polygons_leave_nothing_to_train_on(folder: Path) -> None:
+    shorts = [annotation(n, segmentation=mask) for n, mask in ((1, [[]]), (2, [[1, 1, 2, 2]]))]
+    with pytest.raises(
+        InputError,
+        match=r"no object is left to train on: all .* \(2: annotation 1, annotation 2\); write",
+    ):
+        read(folder, *shorts)
+    sample, _ = read_coco(
+        folder / "x.json", folder, content(*shorts), ("cat", "dog"), scored=("bbox",)
+    )
+    assert [found.polygons for found in sample.instances] == [None, None]
+
+
+def test_other_crowd_flags_are_said(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    flags = (2, -1, 1, 0, "1")
+    sample, _ = read(folder, *(annotation(n, iscrowd=flag) for n, flag in enumerate(flags)))
+    assert [found.crowd for found in sample.instances] == [True, True, True, False, True]
+    assert "crowd regions (2: annotation 0 (iscrowd 2), annotation 1 (iscrowd -1))" in caplog.text
 
 
 def test_classes_that_differ_in_letter_case(folder: Path, caplog: pytest.LogCaptureFixture) -> None:

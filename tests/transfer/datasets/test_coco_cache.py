@@ -159,7 +159,7 @@ def test_what_is_not_kept(tmp_path: Path, cache: Path, monkeypatch: pytest.Monke
     path = written(tmp_path, whole)
     assert read_instances(path)["annotations"] == whole["annotations"]
     path.write_text(json.dumps(content(2, []))[:-40])
-    with pytest.raises(Exception, match="truncated or damaged"):
+    with pytest.raises(Exception, match="truncated; restore it"):
         read_instances(path)
     path = written(tmp_path, content(3, []))
 

@@ -31,6 +31,8 @@ def test_names_that_are_there(folder: Path) -> None:
         ("sub\\c.jpg", "sub/c.jpg", "backslashes"),
         ("b%20b.jpg", "b b.jpg", "URL encoding"),
         ("/data/local-files/b%20b.jpg?d=1", "b b.jpg", "URL encoding; a prefix"),
+        ("/data/local-files/?d=my%5Cphotos/sub/c.jpg", "sub/c.jpg", "the query of a URL"),
+        ("https://host/view?name=a.jpg&size=2", "a.jpg", "the query of a URL"),
         ("https://host/path/a.jpg", "a.jpg", "a prefix"),
         ("other/folder/sub/c.jpg", "sub/c.jpg", "a prefix"),
         ("c.jpg", "sub/c.jpg", "different folder"),
