@@ -1,9 +1,10 @@
 """Compares the annotated sizes of all images with those in their files, before training.
 
 The InputError counts each kind of fault and names the first files. Images of
-kinds that no reader takes (pixels without a scale, too many pixels) are found too. Only headers are
-read (`pretrain/data/refused_kinds.py`). What needs the pixels, a file cut short, is found when it
-is read.
+kinds that no reader takes (pixels without a scale, too many pixels) are found too. A warning counts
+the images whose size cannot tell whether they were annotated before or after the rotation by EXIF.
+Only headers are read (`pretrain/data/refused_kinds.py`). What needs the pixels, a file cut short,
+is found when it is read.
 """
 
 from __future__ import annotations
@@ -22,6 +23,10 @@ OTHER_SIZE_TURNED = (
     "images are annotated in their stored size, but their EXIF orientation rotates them"
 )
 TURNED_REMEDY = "annotate the rotated images, or save them rotated and without the EXIF orientation"
+SAME_SIZE = (
+    "images are rotated or mirrored as their EXIF orientation says, and have the same size before "
+    "and after it: make sure that their annotations are of the rotated images"
+)
 EXCHANGED = "images are annotated with their width and height exchanged"
 EXCHANGED_REMEDY = (
     "if the boxes fit the images, exchange the two numbers in the annotations; if the images were "
@@ -65,6 +70,8 @@ def header_size(path: str) -> tuple[int, int]:
 
 def _check_size(findings: Findings, sample: Sample, header: Header) -> None:
     if (header.width, header.height) == (sample.width, sample.height):
+        if header.same_size and sample.instances:
+            findings.note(SAME_SIZE, sample.file_name)
         return
     kind, remedy = OTHER_SIZE, REMEDY
     if (header.height, header.width) == (sample.width, sample.height):

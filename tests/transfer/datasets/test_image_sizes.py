@@ -11,7 +11,7 @@ from PIL import Image, ImageFile
 from pretrain.common.errors import InputError
 from pretrain.data.decode import ORIENTATION, read_header
 from transfer.datasets.image_sizes import check_image_sizes, header_size
-from transfer.datasets.samples import Sample
+from transfer.datasets.samples import Instance, Sample
 from transfer.detection.data.transforms import read_image
 
 
@@ -115,6 +115,28 @@ def test_a_photograph_that_is_annotated_as_it_is_stored(tmp_path: Path) -> None:
     text = str(caught.value)
     assert "their EXIF orientation rotates them (1: " in text
     assert "a.jpg has 10 x 20 pixels, not 20 x 10)" in text
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("height", [10, 20])
+def test_images_whose_size_cannot_tell_their_rotation(
+    tmp_path: Path, orientation: int, height: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Mirrored ones, ones upside down, and all rotated squares; not without objects."""
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    for name in ("a.jpg", "b.tif"):
+        path = str(tmp_path / name)
+        Image.new("RGB", (20, height)).save(path, exif=exif)
+        width, high = header_size(path)
+        check_image_sizes([Sample(path, "a", high, width, ())])
+        assert not caplog.text
+    objects = (Instance((1.0, 1.0, 5.0, 5.0), 0),)
+    names = [str(tmp_path / name) for name in ("a.jpg", "b.tif")]
+    check_image_sizes([Sample(path, "a", high, width, objects) for path in names], "set")
+    ambiguous = orientation in ((2, 3, 4) if height == 10 else range(2, 9))
+    assert ("same size before and after it" in caplog.text) == ambiguous
+    assert (f"(2: {names[0]}, {names[1]})" in caplog.text) == ambiguous
 
 
 def test_a_size_that_is_not_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
