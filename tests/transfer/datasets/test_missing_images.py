@@ -52,6 +52,17 @@ def test_hints(folder: Path, name: str, found: str, why: str) -> None:
     assert f"holds {found}, and the annotation file names it {name!r} (" in text and why in text
 
 
+def test_a_folder_below_that_has_all_images(folder: Path) -> None:
+    names = ["train/a.jpg", "train/sub/c.jpg"]
+    with pytest.raises(InputError, match=f"; {folder.parent} has them: the names begin"):
+        check_files(folder, names)
+    names = ["a.jpg", "sub/c.jpg"]
+    with pytest.raises(InputError, match=f"2 of 2 .*; {folder} has them: give .*:{folder}$"):
+        check_files(folder.parent, names)
+    with pytest.raises(InputError, match="holds train/a.jpg, and the annotation file names it"):
+        check_files(folder.parent, [*names, "g.jpg"])
+
+
 def test_counts_and_first_places(folder: Path) -> None:
     names = ["a.jpg", *(f"{i}.jpg" for i in range(5))]
     with pytest.raises(InputError) as caught:
