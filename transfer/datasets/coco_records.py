@@ -22,13 +22,14 @@ from transfer.datasets.annotation_values import (
     OTHER_TYPE,
     Id,
     as_id,
+    as_number,
     find_id,
     read_number,
     read_numbers,
     shown,
 )
-from transfer.datasets.box_checks import TOLERANCE_PX, Box, BoxCheck
-from transfer.datasets.coco_annotations import values
+from transfer.datasets.box_checks import ROTATED, TOLERANCE_PX, Box, BoxCheck
+from transfer.datasets.coco_annotations import rotation, values
 from transfer.datasets.coco_masks import Segmentation, mask_area, read_segmentation
 from transfer.datasets.keypoint_checks import PlaceCheck
 from transfer.datasets.keypoints import read_keypoints
@@ -325,6 +326,8 @@ def _read(
     x, y, width, height = bbox
     if not boxes.add(where, (x, y, x + width, y + height), image.width, image.height):
         return None
+    if as_number(angle := rotation(entry)):
+        findings.note(ROTATED, f"{where} (rotation {shown(angle)})")
     if area == 0 < width * height:
         findings.note(ZERO_AREA, where, int(scored))
     if area is None and scored:

@@ -45,12 +45,14 @@ WRONG_ENCODING = "annotation files are not in the encoding that they declare"
 class VocObject:
     """Is one <object> as it is written; None: the file does not say it.
 
-    `box` holds the texts of xmin, ymin, xmax and ymax, each None if it is missing.
+    `box` holds the texts of xmin, ymin, xmax and ymax, each None if it is missing. `rotation` is
+    the attribute of that name, as CVAT writes it next to the upright box.
     """
 
     name: str | None
     box: tuple[str | None, ...] | None
     difficult: str | None
+    rotation: str | None = None
 
 
 @dataclass(frozen=True)
@@ -168,7 +170,9 @@ def _damaged(content: bytes, error: Exception) -> tuple[str, str, str]:
 def _object(node: ElementTree.Element) -> VocObject:
     bounds = node.find("bndbox")
     box = None if bounds is None else tuple(_text(bounds, key) for key in COORDINATES)
-    return VocObject(_text(node, "name"), box, _text(node, "difficult"))
+    named = (found for found in node.iter("attribute") if _text(found, "name") == "rotation")
+    rotation = next((_text(found, "value") for found in named), None)
+    return VocObject(_text(node, "name"), box, _text(node, "difficult"), rotation)
 
 
 def _text(node: ElementTree.Element, key: str) -> str | None:

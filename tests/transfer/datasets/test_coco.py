@@ -12,7 +12,9 @@ import pytest
 from PIL import Image
 
 from pretrain.common.errors import InputError
+from pretrain.common.findings import warn_once
 from transfer.datasets.coco import read_categories, read_classes, read_coco, read_json
+from transfer.datasets.coco_annotations import AnnotationColumns
 
 TRIANGLE = [1.0, 1.0, 5.0, 1.0, 5.0, 5.0]
 
@@ -354,10 +356,10 @@ RESULT = {"image_id": 7, "category_id": 4, "bbox": [1, 2, 3, 4], "score": 0.5}
          "is a file of panoptic segments, .* of instances"),
         ({"annotations": [{"id": 1, "video_id": 1, "category_id": 4, "bboxes": []}]},
          "is a file of objects in videos"),
-        ({"shapes": [], "imagePath": "a.jpg", "imageData": None}, "is labelme's file of one image"),
+        ({"shapes": [], "imagePath": "a.jpg"}, "is labelme's file of one image"),
         ({"_via_settings": {}, "_via_img_metadata": {}}, "is a project of VGG Image Annotator"),
         ([{"id": 1, "data": {"image": "a.jpg"}, "annotations": []}], "is Label Studio's own JSON"),
-        ([{"name": "a.jpg", "labels": [{"category": "car"}]}], "is a file in the format of BDD100K"),
+        ([{"name": "a.jpg", "labels": [{"category": "car"}]}], "is a file in the format of BDD"),
         ([content()], "is a list around a COCO file, .*; remove the list"),
     ],
 )  # fmt: skip
@@ -387,6 +389,23 @@ def test_only_short_polygons_leave_nothing_to_train_on(folder: Path) -> None:
         folder / "x.json", folder, content(*shorts), ("cat", "dog"), scored=("bbox",)
     )
     assert [found.polygons for found in sample.instances] == [None, None]
+
+
+def test_rotated_boxes_are_said(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """CVAT writes the upright box and its rotation; in training and test sets of any size."""
+    angles = (0.0, 30.5, "12", None, -7)
+    records = [annotation(n, attributes={"rotation": angle}) for n, angle in enumerate(angles)]
+    records.append(annotation(9, attributes=["rotation"]))
+    said = '(3: annotation 1 (rotation 30.5), annotation 2 (rotation "12"), annotation 4 (ro'
+    whole = content(*records)
+    for entries in (records, AnnotationColumns(records)):
+        for scored in ((), ("bbox",)):
+            whole["annotations"] = entries
+            warn_once.cache_clear()
+            caplog.clear()
+            sample, _ = read_coco(folder / "x.json", folder, whole, ("cat", "dog"), scored=scored)
+            assert "taken as it was before it was rotated " + said in caplog.text
+            assert {found.box for found in sample.instances} == {(1.0, 2.0, 4.0, 6.0)}
 
 
 def test_other_crowd_flags_are_said(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
