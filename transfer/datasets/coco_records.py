@@ -57,6 +57,10 @@ ZERO_AREA = (
     "objects have 'area' 0 although their box has an area: they count as small in the AP by size"
 )
 
+LARGE_AREA = (
+    "objects have an 'area' larger than their box: it decides in which AP by size they count"
+)
+
 
 @dataclass(frozen=True)
 class Image:
@@ -330,6 +334,8 @@ def _read(
         findings.note(ROTATED, f"{where} (rotation {shown(angle)})")
     if area == 0 < width * height:
         findings.note(ZERO_AREA, where, int(scored))
+    if area is not None and area > 1.01 * (width + 1) * (height + 1):  # boxes may end at pixels
+        findings.note(LARGE_AREA, f"{where} (area {area:g})", int(scored))
     if area is None and scored:
         area = mask and mask_area(mask, image.height, image.width) or width * height
     return Annotation(place, where, image, category_id, bbox, area or 0.0, bool(crowd), mask)

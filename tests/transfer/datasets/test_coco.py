@@ -391,6 +391,18 @@ def test_only_short_polygons_leave_nothing_to_train_on(folder: Path) -> None:
     assert [found.polygons for found in sample.instances] == [None, None]
 
 
+def test_an_area_larger_than_the_box_is_said(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """pycocotools takes it, so that the object may count as a large one; 20 is within a pixel."""
+    whole = content(*(annotation(n, area=area) for n, area in enumerate((12, 20, 21, "200"))))
+    read_coco(folder / "x.json", folder, whole, ("cat", "dog"))
+    assert "larger than their box" not in caplog.text
+    read_coco(folder / "x.json", folder, whole, ("cat", "dog"), scored=("bbox",))
+    said = "they count (2: annotation 2 (area 21), annotation 3 (area 200))"
+    assert said in caplog.text
+
+
 def test_rotated_boxes_are_said(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     """CVAT writes the upright box and its rotation; in training and test sets of any size."""
     angles = (0.0, 30.5, "12", None, -7)
