@@ -48,6 +48,10 @@ WIDTH, HEIGHT = 256, 257  # TIFF's tags of the stored size
 PNG_TEXT_BYTES = 64 << 20
 ORIENTATION = 0x0112  # EXIF: how the camera was held
 TURNED = (5, 6, 7, 8)  # the values of ORIENTATION that exchange width and height
+MIRRORED = (2, 3, 4)  # those that mirror the image or turn it upside down
+# What a PNG calls EXIF data and XMP, and how many of its last bytes are searched for them
+PNG_EXIF = (b"eXIf", b"Raw profile type exif", b"XML:com.adobe.xmp")
+PNG_END = 1 << 16
 # TIFF's tags: bits per sample, and the meaning of the smallest value (0: white)
 BITS, PHOTOMETRIC, LEAST_IS_WHITE = 258, 262, 0
 
@@ -94,14 +98,17 @@ class Header:
 
     Attributes:
         width, height: in pixels, after turning the image as its EXIF data say; 0: not known.
-            turned: whether turning the image by its EXIF data exchanges width and height.
+        turned: whether turning the image by its EXIF data exchanges width and height.
         refused: (kind, remedy) if `decode_image` refuses such images, else None.
+        same_size: whether the EXIF data turn or mirror the image, and its size stays the same, so
+            that an annotation of the stored pixels cannot be told by it.
     """
 
     width: int
     height: int
     turned: bool = False
     refused: tuple[str, str] | None = None
+    same_size: bool = False
 
     @property
     def stored_size(self) -> tuple[int, int]:
@@ -165,7 +172,9 @@ def read_header(path: str) -> Header:
             refused = NO_SCALE if _has_no_scale(image) else None
             if width * height > limit:
                 refused = too_large_image()
-            turned = _orientation(image) in TURNED
+            orientation = _orientation(image, path)
+            turned = orientation in TURNED
+            same_size = orientation in MIRRORED or turned and width == height
             if image.format == "TIFF":  # Pillow itself turns these, when it decodes them
                 width, height = _tiff_size(image, turned)
                 turned = False
@@ -173,7 +182,7 @@ def read_header(path: str) -> Header:
         return Header(0, 0, refused=too_large_image())
     except FAULTS as error:
         raise _named(path, error) from error
-    return Header(*((height, width) if turned else (width, height)), turned, refused)
+    return Header(*((height, width) if turned else (width, height)), turned, refused, same_size)
 
 
 def refused_detail(path: str) -> str:
@@ -363,10 +372,24 @@ def _tiff_size(image: Image.Image, turned: bool) -> tuple[int, int]:
     return (height, width) if turned else (width, height)
 
 
-def _orientation(image: Image.Image) -> int:
-    # For a PNG, Pillow's own method would decode the pixels to find EXIF data behind them.
-    exif = Image.Image.getexif(image) if image.format == "PNG" else image.getexif()
-    return exif.get(ORIENTATION, 1)
+def _orientation(image: Image.Image, path: str) -> int:
+    if image.format != "PNG":
+        return image.getexif().get(ORIENTATION, 1)
+    # Pillow's own method would decode the pixels of each PNG to find EXIF data behind them.
+    found = Image.Image.getexif(image).get(ORIENTATION)
+    if found is None and _may_end_in_exif(path):
+        with Image.open(path) as again:  # the first one keeps what it found
+            found = again.getexif().get(ORIENTATION)
+    return found or 1
+
+
+def _may_end_in_exif(path: str) -> bool:
+    """Returns whether a PNG may have EXIF data or XMP behind its pixels, by its last bytes."""
+    with open(path, "rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - PNG_END))
+        end = file.read()
+    return any(name in end for name in PNG_EXIF)
 
 
 def _jpeg_pixels(content: bytes) -> int:

@@ -24,10 +24,14 @@ BEYOND = (
 )
 EXCHANGED = "boxes have a negative width or height"
 OUTSIDE = "boxes are completely outside their image"
+ROTATED = (
+    "boxes have an attribute 'rotation', which is not used: the box is taken as it was before it "
+    "was rotated"
+)
 NOT_FINITE = "boxes have numbers that are not finite"
 RELATIVE = "all boxes are below 1 px: relative coordinates?"
 TO_PIXELS = "multiply them by the width and the height of their image"
-REMEDY = "correct the boxes, or remove the objects"
+REMEDY = "correct the boxes or the sizes of their images, or remove the objects"
 
 Box = tuple[float, float, float, float]
 

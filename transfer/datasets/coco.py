@@ -35,6 +35,7 @@ from transfer.datasets.coco_annotations import AnnotationColumns
 from transfer.datasets.coco_cache import kept
 from transfer.datasets.coco_checks import check_entries, check_mask
 from transfer.datasets.coco_clear import find_clear, pack_samples
+from transfer.datasets.coco_masks import SHORTEST
 from transfer.datasets.coco_records import (
     Annotation,
     Image,
@@ -45,10 +46,14 @@ from transfer.datasets.coco_records import read_categories as read_categories
 from transfer.datasets.coco_records import read_images, roots, used_categories
 from transfer.datasets.json_records import read_object
 from transfer.datasets.missing_images import check_files
+from transfer.datasets.other_json import other_kind
 from transfer.datasets.samples import Instance, Sample, note_like_names
 
 SHORT_POLYGON = "polygons with fewer than 3 points, or half a point, were dropped"
 NO_POLYGON = "objects without any other polygon were skipped"
+BOX_ALONE = "objects without any other polygon are scored by their box alone"
+ALL_SHORT = "no object is left to train on: all have only polygons with fewer than 3 points"
+ALL_SHORT_REMEDY = "write other polygons, or remove 'segmentation' to train on the boxes alone"
 ANY_PAIR = "any other place: coco:FILE.json:IMAGES"
 ROOT = "categories only group others, and were dropped"
 NOT_JSON = (
@@ -60,6 +65,10 @@ NOT_JSON = (
 SEVERAL_RECORDS = (
     "more text follows its first record, as in JSON Lines; a COCO file is one record with "
     "'images', 'annotations' and 'categories'"
+)
+WRITTEN_OTHERWISE = (
+    "damaged, or written by hand; JSON has double quotes only, and neither comments nor a comma "
+    "before } or ]"
 )
 NOT_TRAINED = "categories without objects are not among the classes, and were left out"
 
@@ -89,13 +98,15 @@ def read_instances(
         raise InputError(f"{path} is not in UTF-8 ({error}); save it in that encoding") from None
     except (ValueError, RecursionError) as error:  # also a number of thousands of digits
         _refuse_packed(path)
-        lines = isinstance(error, json.JSONDecodeError) and error.msg == "Extra data"
-        why = SEVERAL_RECORDS if lines else "truncated or damaged"
-        raise InputError(f"{path} is not valid JSON ({error}): {why}") from None
+        raise InputError(f"{path} is not valid JSON ({error}): {_fault(error)}") from None
     except OSError as error:
         raise InputError(
             f"{path} cannot be read ({error.strerror or error}); give a copy"
         ) from None
+    other = other_kind(content)
+    if other is not None:
+        what, remedy = other
+        raise InputError(f"{path} is {what}, not a COCO instances file; {remedy}")
     for key in ("images", "annotations", "categories"):
         if not isinstance(content, dict) or not isinstance(
             content.get(key), (list, AnnotationColumns)
@@ -109,6 +120,19 @@ def read_instances(
         complete(content)
     check_entries(path, content)
     return content
+
+
+def _fault(error: Exception) -> str:
+    """Returns what is wrong with a text that is not JSON, by the error of its parser, with the
+    remedy.
+    """
+    if not isinstance(error, json.JSONDecodeError):
+        return "correct it"  # the error names what is wrong
+    if error.msg == "Extra data":
+        return SEVERAL_RECORDS
+    if error.msg.startswith("Unterminated") or error.pos >= len(error.doc.rstrip()):
+        return "truncated; restore it"
+    return WRITTEN_OTHERWISE
 
 
 def _parsed(path: Path) -> Any:
@@ -197,6 +221,7 @@ def read_coco(
     if isinstance(records, AnnotationColumns) and not scored:
         clear = find_clear(records, images, index)
     others: list[tuple[int, Id, Instance]] = []
+    skipped: list[str] = []
     for found in read_annotations(
         content,
         path,
@@ -210,9 +235,14 @@ def read_coco(
         if "segm" in scored:
             height, width = found.image.height, found.image.width
             check_mask(findings, found.where, found.segmentation, height, width)
-        instance = _instance(found, index, findings)
+        instance = _instance(found, index, findings, bool(scored))
         if instance is not None:
             others.append((found.place, found.image.id, instance))
+        else:
+            skipped.append(found.where)
+    if skipped and not others and (clear is None or not len(clear.rows)):
+        for where in skipped:
+            findings.refuse(ALL_SHORT, where, ALL_SHORT_REMEDY)
     findings.report()
     check_files(image_folder, [image.file_name for image in images.values()])
     if clear is not None:
@@ -251,16 +281,26 @@ def _category_index(
     return {key: known[name] for key, name in categories.items() if name in known}
 
 
-def _instance(found: Annotation, index: Mapping[Id, int], findings: Findings) -> Instance | None:
+def _instance(
+    found: Annotation, index: Mapping[Id, int], findings: Findings, scored: bool
+) -> Instance | None:
+    """Returns the object; None if it is skipped, as Detectron2 skips it in training.
+
+    Of a test set nothing is skipped: Detectron2's evaluator reads the file itself.
+    """
     polygons, rle = None, None
     if isinstance(found.segmentation, dict):
         rle = found.segmentation
     elif found.segmentation:
-        polygons = [p for p in found.segmentation if len(p) % 2 == 0 and len(p) >= 6]
+        long = [p for p in found.segmentation if len(p) >= SHORTEST]
+        # pycocotools reads the whole points of a polygon, where Detectron2's reader drops it.
+        polygons = [p[: len(p) // 2 * 2] for p in long if scored or len(p) % 2 == 0]
         findings.note(SHORT_POLYGON, found.where, len(found.segmentation) - len(polygons))
         if not polygons:
-            findings.note(NO_POLYGON, found.where)
-            return None
+            findings.note(BOX_ALONE if scored else NO_POLYGON, found.where)
+            if not scored:
+                return None
+            polygons = None
     category = index[found.category_id]
     keypoints = None if found.keypoints is None else _from_corner(found.keypoints)
     box = _corners(found.bbox)

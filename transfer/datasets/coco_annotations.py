@@ -220,7 +220,7 @@ def _usual_values(record: Any) -> _Usual | None:
     """Returns ids of the record, its image and its category, box, area, crowd flag and polygons;
     None if it is odd. Raises KeyError or OverflowError for some of the odd ones.
     """
-    if type(record) is not dict or record.get("ignore"):
+    if type(record) is not dict or record.get("ignore") or rotation(record):
         return None
     keys = record["id"], record["image_id"], record["category_id"]
     for key in keys:
@@ -242,6 +242,12 @@ def _usual_values(record: Any) -> _Usual | None:
         if type(part) is not list or len(part) < 6 or len(part) % 2 or not _are_numbers(part):
             return None
     return keys, box, area, crowd, mask
+
+
+def rotation(record: Mapping[str, Any]) -> Any:
+    """Returns the attribute of a rotated box, as CVAT writes it next to the upright one."""
+    attributes = record.get("attributes")
+    return attributes.get("rotation") if type(attributes) is dict else None
 
 
 def _with_counts(record: Any, kind: type, change: Callable[[Any], Any]) -> Any:

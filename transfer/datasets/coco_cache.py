@@ -30,7 +30,7 @@ from transfer.datasets.coco_annotations import ARRAYS, NUMBERS, AnnotationColumn
 logger = logging.getLogger(__name__)
 
 SMALLEST = 32 << 20  # bytes of a file that is kept: about 60,000 objects, parsed in a second
-VERSION = 1  # of the files; raise it if AnnotationColumns or what this module writes changes
+VERSION = 2  # of the files; raise it if AnnotationColumns or what this module writes changes
 REST, CHECKSUMS = "rest.json", "checksums.json"
 ANNOTATIONS = "annotations"
 

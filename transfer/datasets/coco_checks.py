@@ -15,7 +15,7 @@ from pretrain.common.errors import InputError
 from pretrain.common.findings import Findings
 from transfer.datasets.annotation_values import as_id, shown
 from transfer.datasets.coco_annotations import AnnotationColumns, unusual
-from transfer.datasets.coco_masks import Segmentation, has_pixels
+from transfer.datasets.coco_masks import Segmentation, for_evaluators, has_pixels, has_polygon
 from transfer.datasets.coco_records import roots
 
 KEYS = {
@@ -26,7 +26,7 @@ KEYS = {
 # The popular splits of COCO 2014 by that name repeat some ids; Detectron2 lets them pass, too.
 MINIVAL = "minival"
 NO_MASK = (
-    "objects have no mask, or a polygon with fewer than 3 points, but COCO's mask metrics need "
+    "objects have no mask, or only polygons with fewer than 3 points, but COCO's mask metrics need "
     "one"
 )
 EMPTY_MASK = (
@@ -101,8 +101,7 @@ def check_mask(
 ) -> None:
     """Refuses what would stop the evaluation of masks after the training; notes masks that no
     detector can find. `height` and `width` are the image's, in pixels."""
-    # pycocotools takes a first polygon of four numbers for a box, and fails.
-    if not mask or isinstance(mask, list) and len(mask[0]) < 6:
+    if not mask or isinstance(mask, list) and not has_polygon(mask):
         findings.refuse(NO_MASK, where, NO_MASK_REMEDY)
-    elif not has_pixels(mask, height, width):
+    elif not has_pixels(for_evaluators(mask), height, width):
         findings.note(EMPTY_MASK, where)

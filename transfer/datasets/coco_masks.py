@@ -32,6 +32,7 @@ BYTES = "run lengths are what Python's str() makes of bytes"
 BYTES_REMEDY = 'write counts.decode("ascii") in place of str(counts)'
 FAR = "polygons reach a million pixels and more"
 SUM = "run lengths do not fill their image, height x width pixels"
+SHORTEST = 6  # numbers of a polygon with three points
 FAR_PX = 1e6  # filling such a polygon takes gigabytes, and minutes
 RLE_REMEDY = "export the masks again"
 MASK_REMEDY = "write polygons, [[x, y, x, y, ...]], or run lengths, {size, counts}"
@@ -85,7 +86,7 @@ def mask_area(segmentation: Segmentation, height: int, width: int) -> float:
 
     if isinstance(segmentation, dict):
         return float(mask_utils.area(segmentation))
-    polygons = [polygon for polygon in segmentation if len(polygon) >= 6]
+    polygons = [polygon for polygon in segmentation if len(polygon) >= SHORTEST]
     if not polygons:
         return 0.0
     return float(mask_utils.area(mask_utils.merge(mask_utils.frPyObjects(polygons, height, width))))
@@ -101,6 +102,22 @@ def mask_box(segmentation: Segmentation) -> tuple[float, float, float, float]:
     xs = [x for polygon in segmentation for x in polygon[::2]]
     ys = [y for polygon in segmentation for y in polygon[1::2]]
     return min(xs), min(ys), max(xs), max(ys)
+
+
+def for_evaluators(segmentation: Segmentation) -> Segmentation:
+    """Returns the same mask in a form that pycocotools reads.
+
+    It takes a first polygon of four numbers for a list of boxes, and fails. A mask is the union of
+    its polygons, so their order has no effect.
+    """
+    if isinstance(segmentation, dict):
+        return segmentation
+    return sorted(filter(None, segmentation), key=lambda polygon: len(polygon) < SHORTEST)
+
+
+def has_polygon(polygons: list[list[float]]) -> bool:
+    """Returns whether one of them has three points or more."""
+    return any(len(polygon) >= SHORTEST for polygon in polygons)
 
 
 def has_pixels(segmentation: Segmentation, height: int, width: int) -> bool:
@@ -153,12 +170,28 @@ def _read_rle(
         place = f"{where} (sum {int(lengths.sum())}, image {height} x {width} = {height * width})"
         findings.refuse(SUM, place, RLE_REMEDY)
         return None
-    if isinstance(counts, str):
+    without_gaps = bool(lengths[1:].all())
+    if isinstance(counts, str) and without_gaps:
         return {"size": [height, width], "counts": counts}
     from pycocotools import mask as mask_utils
 
-    whole = {"size": [height, width], "counts": lengths.tolist()}
-    return mask_utils.frPyObjects(whole, height, width)
+    runs = lengths.tolist() if without_gaps else _joined(lengths.tolist())
+    return mask_utils.frPyObjects({"size": [height, width], "counts": runs}, height, width)
+
+
+def _joined(lengths: list[int]) -> list[int]:
+    """Returns the run lengths of the same mask without runs of 0 pixels, but for the first.
+
+    Comparing two masks, pycocotools stops at a place where both have such a run, and it computes
+    the box around them wrongly.
+    """
+    found = [0]
+    for place, length in enumerate(lengths):
+        if place % 2 == (len(found) - 1) % 2:  # the value of the pixels is that of the last run
+            found[-1] += length
+        elif length:
+            found.append(length)
+    return found
 
 
 def _lengths(counts: Any) -> np.ndarray | None:

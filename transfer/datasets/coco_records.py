@@ -22,18 +22,20 @@ from transfer.datasets.annotation_values import (
     OTHER_TYPE,
     Id,
     as_id,
+    as_number,
     find_id,
     read_number,
     read_numbers,
     shown,
 )
-from transfer.datasets.box_checks import TOLERANCE_PX, Box, BoxCheck
-from transfer.datasets.coco_annotations import values
+from transfer.datasets.box_checks import ROTATED, TOLERANCE_PX, Box, BoxCheck
+from transfer.datasets.coco_annotations import rotation, values
 from transfer.datasets.coco_masks import Segmentation, mask_area, read_segmentation
 from transfer.datasets.keypoint_checks import PlaceCheck
 from transfer.datasets.keypoints import read_keypoints
 
 NO_CROWD = "objects have no 'iscrowd' (missing or null) and count as single objects"
+ODD_CROWD = "objects have an 'iscrowd' that is neither 0 nor 1, and count as crowd regions"
 NO_AREA = (
     "objects have no 'area' (missing or null): that of their mask, or without a mask that of their "
     "box, is used"
@@ -53,6 +55,10 @@ CORNERS = (
 IGNORE = "objects are marked 'ignore', which is not supported"
 ZERO_AREA = (
     "objects have 'area' 0 although their box has an area: they count as small in the AP by size"
+)
+
+LARGE_AREA = (
+    "objects have an 'area' larger than their box: it decides in which AP by size they count"
 )
 
 
@@ -313,6 +319,8 @@ def _read(
     bbox = _read_bbox(findings, where, entry["bbox"])
     mask = read_segmentation(findings, where, entry.get("segmentation"), image.height, image.width)
     crowd = _optional(findings, where, entry, "iscrowd", NO_CROWD, scored)
+    if crowd not in (None, 0, 1):
+        findings.note(ODD_CROWD, f"{where} (iscrowd {crowd:g})")
     area = _optional(findings, where, entry, "area", NO_AREA, scored)
     if area is not None and not 0 <= area <= MOST_AREA:
         findings.note(BAD_AREA, f"{where} (area {area:g})", int(scored))
@@ -322,8 +330,12 @@ def _read(
     x, y, width, height = bbox
     if not boxes.add(where, (x, y, x + width, y + height), image.width, image.height):
         return None
+    if as_number(angle := rotation(entry)):
+        findings.note(ROTATED, f"{where} (rotation {shown(angle)})")
     if area == 0 < width * height:
         findings.note(ZERO_AREA, where, int(scored))
+    if area is not None and area > 1.01 * (width + 1) * (height + 1):  # boxes may end at pixels
+        findings.note(LARGE_AREA, f"{where} (area {area:g})", int(scored))
     if area is None and scored:
         area = mask and mask_area(mask, image.height, image.width) or width * height
     return Annotation(place, where, image, category_id, bbox, area or 0.0, bool(crowd), mask)

@@ -1,9 +1,10 @@
 """Compares the annotated sizes of all images with those in their files, before training.
 
 The InputError counts each kind of fault and names the first files. Images of
-kinds that no reader takes (pixels without a scale, too many pixels) are found too. Only headers are
-read (`pretrain/data/refused_kinds.py`). What needs the pixels, a file cut short, is found when it
-is read.
+kinds that no reader takes (pixels without a scale, too many pixels) are found too. A warning counts
+the images whose size cannot tell whether they were annotated before or after the rotation by EXIF.
+Only headers are read (`pretrain/data/refused_kinds.py`). What needs the pixels, a file cut short,
+is found when it is read.
 """
 
 from __future__ import annotations
@@ -22,6 +23,15 @@ OTHER_SIZE_TURNED = (
     "images are annotated in their stored size, but their EXIF orientation rotates them"
 )
 TURNED_REMEDY = "annotate the rotated images, or save them rotated and without the EXIF orientation"
+SAME_SIZE = (
+    "images are rotated or mirrored as their EXIF orientation says, and have the same size before "
+    "and after it: make sure that their annotations are of the rotated images"
+)
+EXCHANGED = "images are annotated with their width and height exchanged"
+EXCHANGED_REMEDY = (
+    "if the boxes fit the images, exchange the two numbers in the annotations; if the images were "
+    "rotated after they were annotated, restore them"
+)
 REMEDY = "correct the annotations, or restore the images"
 
 
@@ -60,12 +70,16 @@ def header_size(path: str) -> tuple[int, int]:
 
 def _check_size(findings: Findings, sample: Sample, header: Header) -> None:
     if (header.width, header.height) == (sample.width, sample.height):
+        if header.same_size and sample.instances:
+            findings.note(SAME_SIZE, sample.file_name)
         return
-    stored = header.turned and (header.height, header.width) == (sample.width, sample.height)
+    kind, remedy = OTHER_SIZE, REMEDY
+    if (header.height, header.width) == (sample.width, sample.height):
+        kind, remedy = EXCHANGED, EXCHANGED_REMEDY
+        if header.turned:
+            kind, remedy = OTHER_SIZE_TURNED, TURNED_REMEDY
     where = (
         f"{sample.file_name} has {header.width} x {header.height} pixels, not {sample.width} x "
         f"{sample.height}"
     )
-    findings.refuse(
-        OTHER_SIZE_TURNED if stored else OTHER_SIZE, where, TURNED_REMEDY if stored else REMEDY
-    )
+    findings.refuse(kind, where, remedy)

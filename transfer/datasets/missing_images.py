@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -37,7 +37,7 @@ def check_files(folder: Path, names: Sequence[str]) -> None:
     more = f", then {first}" if first else ""
     raise InputError(
         f"image {folder / missing[0]} is missing ({len(missing)} of {len(names)} images are{more})"
-        f"{_hint(folder, missing)}"
+        f"{_hint(folder, names, missing)}"
     )
 
 
@@ -69,7 +69,7 @@ def _leads_out(name: str, homes: tuple[str, str]) -> bool:
         return False
 
 
-def _hint(folder: Path, missing: Sequence[str]) -> str:
+def _hint(folder: Path, names: Sequence[str], missing: Sequence[str]) -> str:
     """Returns where the missing files may be: the first way that finds one of them."""
     above = folder.parent
     if all(os.path.isfile(above / name) for name in missing):
@@ -85,6 +85,9 @@ def _hint(folder: Path, missing: Sequence[str]) -> str:
                 "what it leads to, or link again"
             )
     there = _index(folder)
+    below = _folder_below(folder, there.values(), names)
+    if below is not None:
+        return f"; {below} has them: give coco:FILE.json:{below}"
     for name in missing:
         for changed, why in _variants(name):
             if changed in there or folded(changed) in there:
@@ -94,6 +97,16 @@ def _hint(folder: Path, missing: Sequence[str]) -> str:
                     "correct 'file_name', or rename the files"
                 )
     return "; check the folder and the names in the annotation file"
+
+
+def _folder_below(folder: Path, files: Iterable[str], names: Sequence[str]) -> Path | None:
+    """Returns the folder below `folder` that has a file of each name."""
+    end = f"/{names[0]}"
+    for file in files:
+        below = folder / file.removesuffix(end)
+        if file.endswith(end) and all(os.path.isfile(below / name) for name in names):
+            return below
+    return None
 
 
 def _is_link(path: Path) -> bool:
@@ -129,7 +142,7 @@ def _variants(name: str) -> Iterator[tuple[str, str]]:
         yield name.strip(), "spaces around it"
     plain = name.replace("\\", "/")
     slashes = "backslashes; " if plain != name else ""
-    decoded = unquote(plain).partition("?")[0]
+    decoded, _, query = unquote(plain).replace("\\", "/").partition("?")
     url = "URL encoding; " if decoded != plain else ""
     if slashes:
         yield plain, "backslashes"
@@ -138,7 +151,11 @@ def _variants(name: str) -> Iterator[tuple[str, str]]:
     parts = decoded.split("/")
     for start in range(1, len(parts)):
         yield "/".join(parts[start:]), f"{slashes}{url}a prefix"
-    bare = parts[-1]
+    for value in re.findall(r"=([^&]+)", query):  # as in Label Studio's /data/local-files/?d=a.jpg
+        parts = value.split("/")
+        for start in range(len(parts)):
+            yield "/".join(parts[start:]), "the query of a URL"
+    bare = decoded.rpartition("/")[2]
     yield bare, f"{slashes}{url}a different folder, letter case or form of accents"
     yield _PREFIX.sub("", bare, count=1), "a prefix of the labelling tool"
     yield Path(bare).stem, "another suffix"

@@ -173,13 +173,15 @@ def _location(
 def _split_pair(text: str) -> tuple[str, str] | None:
     """Returns FILE.json and IMAGES; None for FOLDER:SPLIT.
 
-    Where ".json:" occurs more than once, that of a file that is there counts, otherwise the last.
+    A file that is there counts whatever its suffix, otherwise the last name that ends in .json.
     """
-    ends = [found.end() - 1 for found in re.finditer(r"\.json:(?=.)", text, re.IGNORECASE)]
+    ends = [found.start() for found in re.finditer(":(?=.)", text)]
     pairs = [(text[:end], text[end + 1 :]) for end in ends]
-    if not pairs or below_root(pairs[-1][0]).is_dir():
-        return None
-    return next((pair for pair in pairs if below_root(pair[0]).is_file()), pairs[-1])
+    there = next((pair for pair in pairs if below_root(pair[0]).is_file()), None)
+    named = [pair for pair in pairs if _is_json(pair[0])]
+    if there or not named or below_root(named[-1][0]).is_dir():
+        return there
+    return named[-1]
 
 
 def _is_json(text: str) -> bool:
@@ -313,4 +315,6 @@ def _pair(location: Location) -> tuple[Path, Path]:
         if location.is_pair and not path.exists():
             name = f"{location.layout}:{pair[0]}:{pair[1]}"
             raise missing(path, f"expected the {what} of {name}")
+    if location.is_pair and not pair[1].is_dir():
+        raise InputError(f"{pair[1]} is not a folder; name the folder of the images of {pair[0]}")
     return pair

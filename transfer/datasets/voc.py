@@ -22,7 +22,8 @@ from pretrain.common.lookup import near_matches
 from pretrain.data.decode import pixel_limit, too_large_image
 from pretrain.data.folders import IMAGE_SUFFIXES
 from pretrain.data.root import check_present
-from transfer.datasets.box_checks import BoxCheck
+from transfer.datasets.annotation_values import as_number
+from transfer.datasets.box_checks import ROTATED, BoxCheck
 from transfer.datasets.image_sizes import header_size
 from transfer.datasets.samples import Instance, Sample, note_like_names
 from transfer.datasets.voc_boxes import CORRECT, convert_box, is_zero_based
@@ -206,6 +207,8 @@ class _Reader:
         place = f"{where}: '{found.name}'"
         box = convert_box(found, self.zero_based, self.findings, place)
         taken = box is not None and self._boxes.add(place, box, *size)
+        if taken and as_number(found.rotation):
+            self.findings.note(ROTATED, f"{place} (rotation {found.rotation})")
         if found.name not in self.index:
             self._unknown[found.name] += 1
             self._first.setdefault(found.name, where)

@@ -26,6 +26,7 @@ FLAGGED = (
     "objects"
 )
 MORE_WORDS = "lines have more words after the name, which are not used"
+COMMENT = "lines begin with # and name no file; they were taken as comments"
 TWICE = "images are listed more than once"
 
 
@@ -93,6 +94,9 @@ def read_list(
     missing = []
     for line in _lines(listing):
         found, note = _resolve(line, find)
+        if found is None and line.startswith("#"):
+            findings.note(COMMENT, line)
+            continue
         if found is None:
             missing.append(_plain(line))
             continue

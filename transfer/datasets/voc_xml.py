@@ -13,6 +13,7 @@ import re
 import stat
 import xml.etree.ElementTree as ElementTree
 from codecs import BOM_UTF8
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,10 +29,13 @@ WIDER = {
     "euc_kr": "cp949",
     "big5": "cp950",
 }
+ROOT = "annotation"
 MARK = "\ufeff"  # byte order mark
 DECLARATION = re.compile(rb"""^<\?xml[^>]*?encoding\s*=\s*["']([^"']+)["'][^>]*\?>""")
 TEXT_DECLARATION = re.compile(r"^<\?xml[^>]*\?>")
 NOT_XML = "annotation files are not valid XML"
+FOREIGN = "annotation files are XML, but not of Pascal VOC's format"
+FOREIGN_REMEDY = "export them as Pascal VOC, or remove them"
 UNREADABLE = "annotation files cannot be read"
 UNREADABLE_REMEDY = "restore them, or remove what is at these paths"
 WRONG_ENCODING = "annotation files are not in the encoding that they declare"
@@ -41,12 +45,14 @@ WRONG_ENCODING = "annotation files are not in the encoding that they declare"
 class VocObject:
     """Is one <object> as it is written; None: the file does not say it.
 
-    `box` holds the texts of xmin, ymin, xmax and ymax, each None if it is missing.
+    `box` holds the texts of xmin, ymin, xmax and ymax, each None if it is missing. `rotation` is
+    the attribute of that name, as CVAT writes it next to the upright box.
     """
 
     name: str | None
     box: tuple[str | None, ...] | None
     difficult: str | None
+    rotation: str | None = None
 
 
 @dataclass(frozen=True)
@@ -88,7 +94,9 @@ def _read(path: Path, mtime_ns: int, size: int) -> VocFile:
         return VocFile(None, (), (WRONG_ENCODING, detail, "save them as UTF-8, and declare that"))
     except (ElementTree.ParseError, ValueError) as error:
         return VocFile(None, (), _damaged(content, error))
-    objects = tuple(_object(node) for node in root.iter("object"))
+    objects = tuple(map(_object, _objects(root)))
+    if root.tag != ROOT and not objects:  # it would be an image without objects
+        return VocFile(None, (), (FOREIGN, f"its root is <{root.tag}>", FOREIGN_REMEDY))
     return VocFile(_size(root.find("size")), objects)
 
 
@@ -108,11 +116,20 @@ def _parse(content: bytes) -> ElementTree.Element:
 
 
 def _plain(root: ElementTree.Element) -> ElementTree.Element:
-    """Returns the tree with its tags' names alone, without their namespaces."""
+    """Returns the tree with its tags' names alone, in lower case and without their namespaces."""
     for node in root.iter():
         if isinstance(node.tag, str):
-            node.tag = node.tag.rpartition("}")[2]
+            node.tag = node.tag.rpartition("}")[2].lower()
     return root
+
+
+def _objects(node: ElementTree.Element) -> Iterator[ElementTree.Element]:
+    """Yields the objects below a node, without those that are parts of another object."""
+    for child in node:
+        if child.tag == "object":
+            yield child
+        else:
+            yield from _objects(child)
 
 
 def _decode(content: bytes, name: str) -> str | None:
@@ -153,7 +170,9 @@ def _damaged(content: bytes, error: Exception) -> tuple[str, str, str]:
 def _object(node: ElementTree.Element) -> VocObject:
     bounds = node.find("bndbox")
     box = None if bounds is None else tuple(_text(bounds, key) for key in COORDINATES)
-    return VocObject(_text(node, "name"), box, _text(node, "difficult"))
+    named = (found for found in node.iter("attribute") if _text(found, "name") == "rotation")
+    rotation = next((_text(found, "value") for found in named), None)
+    return VocObject(_text(node, "name"), box, _text(node, "difficult"), rotation)
 
 
 def _text(node: ElementTree.Element, key: str) -> str | None:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from pretrain.common.errors import InputError
+from pretrain.common.findings import warn_once
 from transfer.datasets.coco import read_categories, read_classes, read_coco, read_json
+from transfer.datasets.coco_annotations import AnnotationColumns
 
 TRIANGLE = [1.0, 1.0, 5.0, 1.0, 5.0, 5.0]
 
@@ -191,13 +194,13 @@ def test_a_null_crowd_flag_is_no_crowd(folder: Path, caplog: pytest.LogCaptureFi
     )
 
 
-@pytest.mark.parametrize("mask", [[], {}, [[1, 1, 2, 2]], [[1, 1, 2, 2], TRIANGLE]])
+@pytest.mark.parametrize("mask", [[], {}, [[1, 1, 2, 2]], [[], [1, 1, 2, 2, 3]]])
 def test_mask_metrics_need_masks(folder: Path, mask: list) -> None:
     whole = content(annotation(area=12.0, segmentation=mask))
     classes = ("cat", "dog")
     read_coco(folder / "x.json", folder, whole, classes, scored=("bbox",))
     with pytest.raises(
-        InputError, match=r"have no mask, or a polygon with fewer.*\(1: annotation 1\); correct"
+        InputError, match=r"have no mask, or only polygons with fewer.*\(1: annotation 1\); correct"
     ):
         read_coco(folder / "x.json", folder, whole, classes, scored=("bbox", "segm"))
 
@@ -321,6 +324,15 @@ def test_bad_files(folder: Path) -> None:
         ),
         (b"\n<!DOCTYPE html>", "is a page of markup"),
         (b"", "is empty"),
+        (
+            b'{"images": [], "images": [{}]}',
+            "the key 'images' occurs twice in one object.: correct it",
+        ),
+        (b"{'images': []}", "damaged, or written by hand; JSON has double quotes only"),
+        (b'{"images": [],}', "Expecting property name.* nor a comma before } or ]"),
+        (b"// mine\n{}", "Expecting value.*neither comments nor"),
+        (b'{"images": [{"id"', "Expecting ':' delim.*: truncated; restore it"),
+        (b'{"images": [{"file_name": "a.j', "Unterminated string.*: truncated; restore it"),
         (b'{"id": 1}\n{"id": 2}\n', "Extra data.*as in JSON Lines; a COCO file is one record"),
         (bytes(80), "is empty, or has only zeros"),
     ],
@@ -329,6 +341,90 @@ def test_what_is_there_in_place_of_json(folder: Path, start: bytes, what: str) -
     (folder / "x.json").write_bytes(start)
     with pytest.raises(InputError, match=f"x.json .*{what}"):
         read_json(folder / "x.json", folder)
+
+
+RESULT = {"image_id": 7, "category_id": 4, "bbox": [1, 2, 3, 4], "score": 0.5}
+
+
+@pytest.mark.parametrize(
+    "other, what",
+    [
+        ([RESULT], "is a list of detections, .*; give the annotations with which they are"),
+        ({"annotations": [{"id": 1, "image_id": 7, "caption": "a cat"}]},
+         "is a file of captions, .* of instances"),
+        ({"annotations": [{"image_id": 7, "file_name": "a.png", "segments_info": []}]},
+         "is a file of panoptic segments, .* of instances"),
+        ({"annotations": [{"id": 1, "video_id": 1, "category_id": 4, "bboxes": []}]},
+         "is a file of objects in videos"),
+        ({"shapes": [], "imagePath": "a.jpg"}, "is labelme's file of one image"),
+        ({"_via_settings": {}, "_via_img_metadata": {}}, "is a project of VGG Image Annotator"),
+        ([{"id": 1, "data": {"image": "a.jpg"}, "annotations": []}], "is Label Studio's own JSON"),
+        ([{"name": "a.jpg", "labels": [{"category": "car"}]}], "is a file in the format of BDD"),
+        ([content()], "is a list around a COCO file, .*; remove the list"),
+    ],
+)  # fmt: skip
+def test_other_files_are_named(folder: Path, other: Any, what: str) -> None:
+    if isinstance(other, dict) and "annotations" in other:
+        other = content() | other
+    (folder / "x.json").write_text(json.dumps(other))
+    with pytest.raises(InputError, match=f"x.json {what}"):
+        read_json(folder / "x.json", folder)
+
+
+def test_captions_and_segments_beside_a_box(folder: Path) -> None:
+    """Tools add their own keys; an object with a box is one all the same."""
+    entry = annotation(caption="a cat", segments_info=[])
+    (folder / "x.json").write_text(json.dumps(content(entry)))
+    assert len(read_json(folder / "x.json", folder)["annotations"]) == 1
+
+
+def test_only_short_polygons_leave_nothing_to_train_on(folder: Path) -> None:
+    shorts = [annotation(n, segmentation=mask) for n, mask in ((1, [[]]), (2, [[1, 1, 2, 2]]))]
+    with pytest.raises(
+        InputError,
+        match=r"no object is left to train on: all .* \(2: annotation 1, annotation 2\); write",
+    ):
+        read(folder, *shorts)
+    sample, _ = read_coco(
+        folder / "x.json", folder, content(*shorts), ("cat", "dog"), scored=("bbox",)
+    )
+    assert [found.polygons for found in sample.instances] == [None, None]
+
+
+def test_an_area_larger_than_the_box_is_said(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """pycocotools takes it, so that the object may count as a large one; 20 is within a pixel."""
+    whole = content(*(annotation(n, area=area) for n, area in enumerate((12, 20, 21, "200"))))
+    read_coco(folder / "x.json", folder, whole, ("cat", "dog"))
+    assert "larger than their box" not in caplog.text
+    read_coco(folder / "x.json", folder, whole, ("cat", "dog"), scored=("bbox",))
+    said = "they count (2: annotation 2 (area 21), annotation 3 (area 200))"
+    assert said in caplog.text
+
+
+def test_rotated_boxes_are_said(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """CVAT writes the upright box and its rotation; in training and test sets of any size."""
+    angles = (0.0, 30.5, "12", None, -7)
+    records = [annotation(n, attributes={"rotation": angle}) for n, angle in enumerate(angles)]
+    records.append(annotation(9, attributes=["rotation"]))
+    said = '(3: annotation 1 (rotation 30.5), annotation 2 (rotation "12"), annotation 4 (ro'
+    whole = content(*records)
+    for entries in (records, AnnotationColumns(records)):
+        for scored in ((), ("bbox",)):
+            whole["annotations"] = entries
+            warn_once.cache_clear()
+            caplog.clear()
+            sample, _ = read_coco(folder / "x.json", folder, whole, ("cat", "dog"), scored=scored)
+            assert "taken as it was before it was rotated " + said in caplog.text
+            assert {found.box for found in sample.instances} == {(1.0, 2.0, 4.0, 6.0)}
+
+
+def test_other_crowd_flags_are_said(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    flags = (2, -1, 1, 0, "1")
+    sample, _ = read(folder, *(annotation(n, iscrowd=flag) for n, flag in enumerate(flags)))
+    assert [found.crowd for found in sample.instances] == [True, True, True, False, True]
+    assert "crowd regions (2: annotation 0 (iscrowd 2), annotation 1 (iscrowd -1))" in caplog.text
 
 
 def test_classes_that_differ_in_letter_case(folder: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -63,7 +63,7 @@ def test_each_record_and_sample_is_equal(
     expected = parsed(path, monkeypatch)
     for _ in range(2):  # the first one writes
         found = read_instances(path)
-        (folder,) = cache.glob("*-v1")
+        (folder,) = cache.glob(f"*-v{coco_cache.VERSION}")
         assert list(found) == list(expected) and found == expected
         ours, theirs = found["annotations"], expected["annotations"]
         assert isinstance(ours, AnnotationColumns) and list(ours) == list(theirs)
@@ -96,7 +96,10 @@ def test_a_changed_file_has_a_folder_of_its_own(tmp_path: Path, cache: Path) -> 
     read_instances(path)
     whole = content(1, [])
     found = read_instances(written(tmp_path, whole))
-    assert len(list(cache.glob("*-v1"))) == 2 and found["annotations"][7]["id"] == 8
+    assert (
+        len(list(cache.glob(f"*-v{coco_cache.VERSION}"))) == 2
+        and found["annotations"][7]["id"] == 8
+    )
     assert found["annotations"][7]["bbox"] == whole["annotations"][7]["bbox"]
 
 
@@ -106,7 +109,7 @@ def test_a_damaged_folder_is_written_again_with_one_line(
 ) -> None:
     path = written(tmp_path, content(0, []))
     before = list(read_instances(path)["annotations"])
-    (folder,) = cache.glob("*-v1")
+    (folder,) = cache.glob(f"*-v{coco_cache.VERSION}")
     file = folder / "boxes.npy"
     if damage == "flip":
         raw = bytearray(file.read_bytes())
@@ -159,7 +162,7 @@ def test_what_is_not_kept(tmp_path: Path, cache: Path, monkeypatch: pytest.Monke
     path = written(tmp_path, whole)
     assert read_instances(path)["annotations"] == whole["annotations"]
     path.write_text(json.dumps(content(2, []))[:-40])
-    with pytest.raises(Exception, match="truncated or damaged"):
+    with pytest.raises(Exception, match="truncated; restore it"):
         read_instances(path)
     path = written(tmp_path, content(3, []))
 
@@ -186,7 +189,7 @@ def test_others_may_read_the_folder_if_they_may_read_the_cache(tmp_path: Path, c
     cache.mkdir(parents=True)
     cache.chmod(0o755)
     read_instances(written(tmp_path, content(0, [])))
-    (folder,) = cache.glob("*-v1")
+    (folder,) = cache.glob(f"*-v{coco_cache.VERSION}")
     assert stat.S_IMODE(folder.stat().st_mode) == 0o755
 
 

@@ -10,7 +10,7 @@ from pycocotools import mask as mask_utils
 
 from pretrain.common.errors import InputError
 from pretrain.common.findings import Findings
-from transfer.datasets.coco_masks import mask_area, read_segmentation
+from transfer.datasets.coco_masks import for_evaluators, has_pixels, mask_area, read_segmentation
 
 
 def read(value: Any, height: int = 10, width: int = 20) -> Any:
@@ -135,3 +135,30 @@ def test_area_of_polygons_is_that_of_their_union() -> None:
     assert mask_area([one], 10, 20) == 36.0
     assert mask_area([one, two, [1, 1, 2, 2]], 10, 20) == 60.0
     assert mask_area([[1, 1, 2, 2]], 10, 20) == 0.0
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_run_lengths_of_no_pixels(seed: int) -> None:
+    """Runs of 0 pixels between others change nothing: not the mask, nor its box, nor its overlap
+    with itself, which pycocotools gets wrong.
+    """
+    rng = np.random.default_rng(seed)
+    runs = rng.integers(0, 30, 15) * (rng.random(15) < 0.6)
+    counts = [*runs.tolist(), 500 - int(runs.sum())]
+    values = np.repeat(np.arange(16) % 2, counts)
+    mask = values.reshape(25, 20).T
+    for form in (counts, compressed(counts)):
+        found = read({"size": [20, 25], "counts": form}, 20, 25)
+        np.testing.assert_array_equal(mask_utils.decode(found), mask)
+        text = found["counts"] if isinstance(found["counts"], str) else found["counts"].decode()
+        whole = mask_utils.encode(np.asfortranarray(mask.astype(np.uint8)))
+        assert text == whole["counts"].decode()
+
+
+def test_the_order_of_polygons_for_the_evaluators() -> None:
+    """pycocotools fails at a first polygon of four numbers, and takes it at any other place."""
+    polygon, line = [1.0, 1.0, 9.0, 1.0, 9.0, 9.0], [2.0, 3.0, 4.0, 5.0]
+    for polygons in ([polygon, line], [line, polygon], [[], line, polygon], [polygon, [], line]):
+        assert for_evaluators(polygons) == [polygon, line]
+    assert has_pixels(for_evaluators([[], [8, 8, 30, 8, 30, 30]]), 10, 20)
+    assert not has_pixels(for_evaluators([[30, 30, 40, 30, 40, 40], []]), 10, 20)

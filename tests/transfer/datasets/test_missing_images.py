@@ -31,6 +31,8 @@ def test_names_that_are_there(folder: Path) -> None:
         ("sub\\c.jpg", "sub/c.jpg", "backslashes"),
         ("b%20b.jpg", "b b.jpg", "URL encoding"),
         ("/data/local-files/b%20b.jpg?d=1", "b b.jpg", "URL encoding; a prefix"),
+        ("/data/local-files/?d=my%5Cphotos/sub/c.jpg", "sub/c.jpg", "the query of a URL"),
+        ("https://host/view?name=a.jpg&size=2", "a.jpg", "the query of a URL"),
         ("https://host/path/a.jpg", "a.jpg", "a prefix"),
         ("other/folder/sub/c.jpg", "sub/c.jpg", "a prefix"),
         ("c.jpg", "sub/c.jpg", "different folder"),
@@ -48,6 +50,17 @@ def test_hints(folder: Path, name: str, found: str, why: str) -> None:
     text = str(caught.value)
     assert "is missing (1 of 2 images are)" in text
     assert f"holds {found}, and the annotation file names it {name!r} (" in text and why in text
+
+
+def test_a_folder_below_that_has_all_images(folder: Path) -> None:
+    names = ["train/a.jpg", "train/sub/c.jpg"]
+    with pytest.raises(InputError, match=f"; {folder.parent} has them: the names begin"):
+        check_files(folder, names)
+    names = ["a.jpg", "sub/c.jpg"]
+    with pytest.raises(InputError, match=f"2 of 2 .*; {folder} has them: give .*:{folder}$"):
+        check_files(folder.parent, names)
+    with pytest.raises(InputError, match="holds train/a.jpg, and the annotation file names it"):
+        check_files(folder.parent, [*names, "g.jpg"])
 
 
 def test_counts_and_first_places(folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 
 from pretrain.common.errors import InputError
 from pretrain.digits.dataset import make_digits
+from tests.transfer import annotated
 from transfer.datasets.checks_before_training import check_masks
 from transfer.datasets.registry import locate, open_sets
 
@@ -56,6 +58,20 @@ def test_builtin_names() -> None:
     assert place.folder.name == "VOC2012" and place.num_classes == 20
     place = locate("coco_2017_val")
     assert str(place.annotation_file).endswith("coco/annotations/instances_val2017.json")
+
+
+@pytest.mark.parametrize("name", ["my.coco", "a.txt", "b:c.coco"])
+def test_a_coco_file_of_any_suffix(tmp_path: Path, name: str) -> None:
+    """A file that is there is one: a packed one is named as such, not looked for in a folder."""
+    file = annotated.write_coco(tmp_path, "val", annotated.coco_content())
+    file.rename(tmp_path / name)
+    images = tmp_path / "val"
+    assert len(open_sets([f"coco:{tmp_path}/{name}:{images}"])) == 3
+    (tmp_path / "c.json.gz").write_bytes(gzip.compress(b"{}"))
+    with pytest.raises(InputError, match="c.json.gz is not valid JSON: it is packed with gzip"):
+        open_sets([f"coco:{tmp_path}/c.json.gz:{images}"])
+    with pytest.raises(InputError, match=r"0.jpg is not a folder; name the folder of the images"):
+        open_sets([f"coco:{tmp_path}/{name}:{images}/0.jpg"])
 
 
 def test_any_file_with_any_folder(

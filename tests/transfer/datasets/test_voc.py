@@ -171,6 +171,17 @@ def test_words_in_difficult_are_read_and_said(
     assert f"(1: a.xml: 'cat' ({text}))" in caplog.text
 
 
+def test_rotated_boxes_are_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """CVAT writes the upright box, and its rotation as an attribute."""
+    attribute = "<attributes><attribute><name>{}</name><value>{}</value></attribute></attributes>"
+    pairs = [("rotation", "0.0"), ("rotation", "30.5"), ("occluded", "1"), ("rotation", "")]
+    make(tmp_path, "a", [{**BOX, "difficult": f"0</difficult>{attribute.format(*pair)}<difficult>"}
+                         for pair in pairs])  # fmt: skip
+    (sample,) = read_voc(tmp_path, "train", ("cat",))
+    assert [found.box for found in sample.instances] == [(0.0, 0.0, 20.0, 10.0)] * 4
+    assert "before it was rotated (1: a.xml: 'cat' (rotation 30.5))" in caplog.text
+
+
 @pytest.mark.parametrize("size", ["<size><width>0</width><height>0</height></size>", ""])
 def test_a_size_that_is_0_or_missing_is_read_from_the_image(
     tmp_path: Path, size: str, caplog: pytest.LogCaptureFixture

@@ -76,6 +76,14 @@ def test_a_number_that_belongs_to_the_name_is_no_flag(
     assert names == ["photo 1", "photo 2"] and not caplog.records
 
 
+def test_comments(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Detectron2 (numpy's loadtxt) leaves them out, too; a file's name may begin with # here."""
+    names, missing, findings = read(tmp_path, "# by hand\na\n#2\n#b\n", "a", "#2")
+    assert (names, missing) == (["a", "#2"], [])
+    findings.report()
+    assert "taken as comments (2: # by hand, #b)" in caplog.text
+
+
 def test_more_words_are_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     line = "/JPEGImages/a.jpg /SegmentationClassAug/b.png\n"
     names, _, findings = read(tmp_path, line, "a", "b")

@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import pytest
 
-from transfer.datasets.voc_xml import NOT_XML, UNREADABLE, WRONG_ENCODING, VocFile, read_xml
+from transfer.datasets.voc_xml import (
+    FOREIGN,
+    FOREIGN_REMEDY,
+    NOT_XML,
+    UNREADABLE,
+    WRONG_ENCODING,
+    VocFile,
+    VocObject,
+    read_xml,
+)
 
 XML = (
     "<annotation><size><width>64</width><height>48</height></size><object><name>{name}</name>"
@@ -81,6 +91,40 @@ def test_a_namespace_changes_nothing(tmp_path: Path) -> None:
     (tmp_path / "a.xml").write_text(text)
     file = read_xml(tmp_path / "a.xml")
     assert file.size == (64, 48) and [found.name for found in file.objects] == ["cat"]
+
+
+def test_the_case_of_tags_changes_nothing(tmp_path: Path) -> None:
+    text = re.sub(r"</?\w+>", lambda tag: tag[0].upper(), XML).format(name="Cat")
+    (tmp_path / "a.xml").write_text(text)
+    file = read_xml(tmp_path / "a.xml")
+    assert file.size == (64, 48)
+    assert file.objects == (VocObject("Cat", ("1", "2", "3", "4"), None),)
+
+
+def test_objects_below_another_node_and_parts_of_objects(tmp_path: Path) -> None:
+    """An object that is a part of another one is not counted, as in Detectron2."""
+    text = XML.format(name="cat").replace("<object>", "<objects><object>")
+    part = "<part><object><name>head</name></object></part></object></objects>"
+    (tmp_path / "a.xml").write_text(text.replace("</object>", part))
+    assert [found.name for found in read_xml(tmp_path / "a.xml").objects] == ["cat"]
+
+
+@pytest.mark.parametrize(
+    "content, tag",
+    [
+        ("<html><body>404</body></html>", "html"),
+        ('<annotations><image name="a.jpg"><box label="cat" xtl="1"/></image></annotations>',
+         "annotations"),
+        ("<kml xmlns='k'><Document/></kml>", "kml"),
+    ],
+)  # fmt: skip
+def test_xml_of_a_different_kind_is_not_an_image_without_objects(
+    tmp_path: Path, content: str, tag: str
+) -> None:
+    (tmp_path / "a.xml").write_text(content)
+    assert read_xml(tmp_path / "a.xml").fault == (FOREIGN, f"its root is <{tag}>", FOREIGN_REMEDY)
+    (tmp_path / "a.xml").write_text("<Annotation></Annotation>")
+    assert read_xml(tmp_path / "a.xml") == VocFile(None, ())
 
 
 @pytest.mark.parametrize("content", [b"", b"<annotation><object>", b"plain text", b"\xff\xd8\xff"])

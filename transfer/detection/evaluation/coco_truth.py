@@ -19,6 +19,7 @@ from pretrain.common.errors import InputError
 from pretrain.common.findings import Findings
 from transfer.datasets.annotation_values import Id, find_id
 from transfer.datasets.coco import read_instances
+from transfer.datasets.coco_masks import for_evaluators
 from transfer.datasets.coco_records import (
     Annotation,
     all_categories,
@@ -135,7 +136,7 @@ def _record(
         "iscrowd": int(found.crowd),
     }
     if found.segmentation is not None:
-        record["segmentation"] = found.segmentation
+        record["segmentation"] = for_evaluators(found.segmentation)
     if keypoints:
         points = found.keypoints or (0.0,) * (3 * keypoints)
         record["keypoints"] = list(points)

@@ -76,6 +76,12 @@ def listed(entry: Content) -> Content:
     return {"size": [64, 64], "counts": np.diff([0, *steps, 64 * 64]).tolist()}
 
 
+def with_empty_runs(entry: Content) -> Content:
+    """The same, with runs of 0 pixels: at the begin, within a run and at the end."""
+    first, second, *others = listed(entry)["counts"]
+    return {"size": [64, 64], "counts": [0, 0, first, 5, 0, second - 5, *others, 0, 0]}
+
+
 def crowds(content: Content) -> None:
     """A crowd region over each image, in addition to the objects."""
     whole = [0, 0, 64, 64]
@@ -104,6 +110,14 @@ def many_areas(content: Content) -> None:
     """No area, and objects without a mask too: these count by their box."""
     without("area")(content)
     content["annotations"][0].pop("segmentation")
+
+
+BOXES_ALONE: dict[str, Callable[[Content], None]] = {
+    "no area": many_areas,
+    "no polygon": objects(segmentation=[[]]),
+    "corners as a polygon": objects(segmentation=lambda a: [a["bbox"]]),
+    "one without a polygon": lambda c: c["annotations"][3].update(segmentation=[[], [1, 2, 3]]),
+}
 
 
 KINDS: dict[str, Callable[[Content], None]] = {
@@ -141,6 +155,10 @@ KINDS: dict[str, Callable[[Content], None]] = {
     "area 0": objects(area=0),
     "ignore 0": objects(ignore=0),
     "a short polygon more": objects(segmentation=lambda a: [*a["segmentation"], [1, 1, 2, 2]]),
+    "a short polygon first": objects(segmentation=lambda a: [[1, 1, 2, 2], *a["segmentation"]]),
+    "an empty polygon first": objects(segmentation=lambda a: [[], *a["segmentation"]]),
+    "half a point more": objects(segmentation=lambda a: [[*a["segmentation"][0], 3]]),
+    "run lengths of 0 pixels": objects(segmentation=with_empty_runs),
     "an image file twice": lambda c: c["images"].append({**c["images"][0], "id": 9}),
     "crowds": crowds,
     "compressed run lengths": objects(segmentation=run_lengths),
@@ -203,9 +221,11 @@ def test_coco(tmp_path: Path, kind: str, evaluator: str) -> None:
 
 
 @pytest.mark.parametrize("evaluator", EVALUATORS)
-def test_coco_areas_of_boxes(tmp_path: Path, evaluator: str) -> None:
+@pytest.mark.parametrize("kind", BOXES_ALONE)
+def test_coco_by_boxes_alone(tmp_path: Path, kind: str, evaluator: str) -> None:
+    """Also objects that Detectron2 skips in training are there to be found."""
     content = annotated.coco_content()
-    many_areas(content)
+    BOXES_ALONE[kind](content)
     annotated.write_coco(tmp_path / "c", "val", content)
     dataset = open_sets([f"coco:{tmp_path}/c:val"], scored=("bbox",))
     check(dataset, tmp_path / "out", False, coco_evaluator=evaluator)
