@@ -113,6 +113,23 @@ def test_forced_source(files: dict) -> None:
         read_weights(str(files["torchvision"]), source="mocov1")
 
 
+def test_only_a_files_own_project_states_its_preprocessing(tmp_path: Path, state: dict) -> None:
+    """Anybody's training loop saves `model_state_dict`; only VISSL's has `_feature_blocks`."""
+    plain = {"model_state_dict": dict(state), "epoch": 3, "loss": 0.5}
+    vissl = {"model_state_dict": {f"_feature_blocks.{k}": v for k, v in state.items()}}
+    read = []
+    for number, (content, source) in enumerate(
+        ((plain, "model_state_dict"), (vissl, "vissl_converted"))
+    ):
+        path = tmp_path / f"{number}.pth"
+        torch.save(content, path)
+        read.append(read_weights(str(path)))
+        assert read[-1].provenance["source"] == source
+        silent = any("the file states no preprocessing" in w for w in read[-1].warnings)
+        assert silent == (source == "model_state_dict")
+    assert read[0].sha256 == read[1].sha256
+
+
 def test_wanted_backbone(files: dict) -> None:
     with pytest.raises(InputError, match="tiny_resnet, but a resnet18 is needed"):
         read_weights(str(files["torchvision"]), backbone="resnet18")
