@@ -16,7 +16,7 @@ from typing import Any
 from fvcore.common.config import CfgNode
 
 from pretrain.common.errors import InputError
-from pretrain.common.printable import shown
+from pretrain.common.printable import printable, shown
 from pretrain.common.safe_json import MOST_WHOLE
 from pretrain.common.safe_yaml import has_inert, has_odd_characters
 
@@ -98,6 +98,8 @@ def _coerce_items(value: Any, default: Sequence[Any], name: str, items: Items | 
     kind = items.kind if items else _kind_of(default)
     if kind is object:
         return list(found)
+    if kind is str and isinstance(value, str):
+        _check_quotes(value, name)
     if kind is list:  # rows of numbers; a single row may be flat, as in Detectron2
         numbers = all(type(item) in _ALLOWED[float] for item in found)
         return [_number_or_row(item, name, numbers) for item in found]
@@ -108,6 +110,17 @@ def _coerce_items(value: Any, default: Sequence[Any], name: str, items: Items | 
         wanted = " or ".join(map(str, items.lengths))
         raise InputError(f"{name} {shown(tuple(found))} must have {wanted} values")
     return [_checked(item, name) for item in found]
+
+
+def _check_quotes(value: str, name: str) -> None:
+    """Raises InputError for a text that looks like a list: a shell removed the quotes in it."""
+    if (value[:1], value[-1:]) in (("[", "]"), ("(", ")")):
+        texts = [part.strip().strip("\"'") for part in value[1:-1].split(",")]
+        listed = ", ".join(f'"{text}"' for text in texts)
+        raise InputError(
+            f"{name} {shown(value)} is not a list: its quotes are missing, which a shell removes;"
+            f" write '[{printable(listed)}]'"
+        )
 
 
 def _number_or_row(item: Any, name: str, flat: bool) -> Any:

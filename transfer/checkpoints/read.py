@@ -18,11 +18,11 @@ from pretrain.backbones.resnet import BACKBONES
 from pretrain.common.errors import InputError
 from pretrain.data.preprocess import Preprocess
 from transfer.checkpoints.build import build_trunk
-from transfer.checkpoints.files import RANDOM, Source
+from transfer.checkpoints.files import RANDOM, Source, source_stem
 from transfer.checkpoints.formats.find_format import find_format
 from transfer.checkpoints.formats.key_format import Found
 from transfer.checkpoints.formats.ours import OURS
-from transfer.checkpoints.networks.architectures import is_read
+from transfer.checkpoints.networks.architectures import is_read, named_look_alike
 from transfer.checkpoints.networks.convnext import said_of
 from transfer.checkpoints.networks.timm_convnets import is_timm_convnet
 from transfer.checkpoints.odd_values import check_values
@@ -144,6 +144,8 @@ def read(
         raise InputError(f"{path} is a {name}, but a {backbone} is needed")
     warnings = (*facts.warnings, *_casts(found.tensors, account), *said_of(found.layout.fills))
     warnings = (*warnings, *check_values(state, path))
+    if facts.backbone is None and named is None and backbone is None:
+        warnings = (*warnings, *_look_alike(path, name))
     known = {"source": found.format.name, "file_sha256": raw.sha256, **facts.known}
     provenance = make_provenance(**known)
     stated = (travelling or {}).get("sha256")
@@ -207,6 +209,19 @@ def _check_declared(backbone: str | None, path: str) -> None:
             f"read: {', '.join(BACKBONES)}, vit_{{small,base,large}}_patch16_224 and the like, "
             "convnext_{tiny,...}, convnextv2_{tiny,...}, and timm's names"
         )
+
+
+def _look_alike(path: str, found: str) -> tuple[str, ...]:
+    """Returns a warning if only the file's name says that it is a different network of timm's."""
+    other = named_look_alike(source_stem(path), found)
+    if other is None:
+        return ()
+    return (
+        f"the file's name says {other}, whose tensors have the names and shapes of a {found}'s, but"
+        f" which computes something different: it is read as a {found}; if it is a {other}, give it"
+        f' as timm:{other}, or as model.safetensors next to a config.json {{"architecture":'
+        f' "{other}"}}, as timm\'s hub does',
+    )
 
 
 def _check_agrees(declared: str | None, found: str, path: str) -> None:

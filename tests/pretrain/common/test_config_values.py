@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -11,15 +12,15 @@ from fvcore.common.config import CfgNode
 
 import pretrain.defaults
 import transfer.classification.defaults
-import transfer.detection.defaults
 from pretrain.common.config import flat, load_config
 from pretrain.common.config_values import declared_lists, parse_literal
 from pretrain.common.errors import InputError
+from transfer.detection.defaults import make_defaults
 
 DEFAULTS = (
     pretrain.defaults.get_defaults,
     transfer.classification.defaults.get_defaults,
-    transfer.detection.defaults.make_defaults,
+    make_defaults,
 )
 NOT_NUMBERS = ("nan", "1e999", "-1e999", "(1,)", "{}", "'x'", "b'x'", "1j", "0x" + "f" * 9000)
 NO_ITEMS = ("({},)", "(None,)", "(True,)", "(b'x',)", "1j", "{1: 2}", "None")
@@ -68,6 +69,27 @@ def test_no_key_takes_what_its_type_cannot_mean(make: Callable[[], CfgNode], tmp
                 message = str(error)
                 assert key in message and message.isprintable() and len(message) < 500
     assert not wrong and flat(defaults) == before
+
+
+@pytest.mark.parametrize(
+    ("value", "remedy"),
+    [
+        ("[coco:a:train]", """write '["coco:a:train"]'"""),
+        ("(coco:a:train, voc:b:train)", """write '["coco:a:train", "voc:b:train"]'"""),
+        ("['coco:a:train', voc:b:train]", """write '["coco:a:train", "voc:b:train"]'"""),
+    ],
+)
+def test_a_list_whose_quotes_a_shell_removed_is_named(value: str, remedy: str) -> None:
+    with pytest.raises(InputError, match=re.escape(remedy)) as told:
+        load_config("voc_mscn.yaml", make_defaults(), ["DATASETS.TRAIN", value], folder="detection")
+    assert "DATASETS.TRAIN" in str(told.value) and "its quotes are missing" in str(told.value)
+
+
+def test_the_list_that_the_remedy_names_is_read() -> None:
+    for value in ('["coco:a:train", "voc:b:train"]', "('coco:a:train', 'voc:b:train')"):
+        overrides = ["DATASETS.TRAIN", value]
+        cfg = load_config("voc_mscn.yaml", make_defaults(), overrides, folder="detection")
+        assert tuple(cfg.DATASETS.TRAIN) == ("coco:a:train", "voc:b:train")
 
 
 def test_literals() -> None:

@@ -375,6 +375,16 @@ CASES: dict[str, Case] = {
     "vissl_converted": Case(
         "vissl_converted", TINY, lambda s: {"model_state_dict": put("_feature_blocks.", s)}
     ),
+    "model_state_dict": Case(
+        "model_state_dict",
+        TINY,
+        lambda s: {
+            "epoch": 7,
+            "model_state_dict": {**s, **linear("fc", 10, 128)},
+            "optimizer_state_dict": OPTIMIZER,
+            "loss": 0.5,
+        },
+    ),
     "pycontrast": Case("pycontrast", TINY, pycontrast, epochs=200),
     "pixpro": Case("pixpro", TINY, pixpro, epochs=100),
     "pixpro released": Case("pixpro", TINY, lambda s: {"model": pixpro(s)["model"]}),

@@ -15,7 +15,7 @@ from pretrain.common.config import config_sha256
 from pretrain.common.errors import InputError
 from transfer.checkpoints.build import build_frozen_backbone
 from transfer.checkpoints.networks.architectures import expected_shapes
-from transfer.checkpoints.read import read, read_weights
+from transfer.checkpoints.read import random_weights, read, read_weights
 
 FILES = ("mscn", "moco_v1", "moco_v2", "torchvision", "safetensors", "detectron2")
 
@@ -111,6 +111,52 @@ def test_forced_source(files: dict) -> None:
         read_weights(str(files["torchvision"]), source="moco_v1")
     with pytest.raises(InputError, match="unknown source"):
         read_weights(str(files["torchvision"]), source="mocov1")
+
+
+def test_only_a_files_own_project_states_its_preprocessing(tmp_path: Path, state: dict) -> None:
+    """Anybody's training loop saves `model_state_dict`; only VISSL's has `_feature_blocks`."""
+    plain = {"model_state_dict": dict(state), "epoch": 3, "loss": 0.5}
+    vissl = {"model_state_dict": {f"_feature_blocks.{k}": v for k, v in state.items()}}
+    read = []
+    for number, (content, source) in enumerate(
+        ((plain, "model_state_dict"), (vissl, "vissl_converted"))
+    ):
+        path = tmp_path / f"{number}.pth"
+        torch.save(content, path)
+        read.append(read_weights(str(path)))
+        assert read[-1].provenance["source"] == source
+        silent = any("the file states no preprocessing" in w for w in read[-1].warnings)
+        assert silent == (source == "model_state_dict")
+    assert read[0].sha256 == read[1].sha256
+
+
+def test_a_vit_is_called_maes_only_if_the_file_shows_it(tmp_path: Path) -> None:
+    """MAE's class token has position 0, which is not trained; a DeiT without its head has not."""
+    state = random_weights("vit_tiny_patch16_224", seed=0).state
+    learned = torch.ones_like(state["pos_embed"])
+    fixed = learned.clone()
+    fixed[:, 0] = 0
+    decoder = {"decoder_pos_embed": torch.zeros(1, 197, 8)}
+    for content, method in (
+        ({"model": {**state, "pos_embed": fixed}}, "mae"),
+        ({"model": {f"module.{k}": v for k, v in {**state, "pos_embed": fixed}.items()}}, "mae"),
+        ({"model": {**state, "pos_embed": learned, **decoder}}, "mae"),
+        ({"model": {**state, "pos_embed": learned}, "epoch": 7}, None),
+    ):
+        torch.save(content, tmp_path / "x.pth")
+        weights = read_weights(str(tmp_path / "x.pth"))
+        assert weights.provenance["source"] == "mae" and weights.provenance["method"] == method
+        assert weights.provenance["epochs"] is None
+        silent = any("the file states no preprocessing" in line for line in weights.warnings)
+        assert silent == (method is None)
+    for value, message in (
+        (learned.to_sparse(), "pos_embed is a sparse tensor"),
+        (torch.empty_like(learned, device="meta"), "pos_embed has no values"),
+        (torch.quantize_per_tensor(learned, 0.1, 0, torch.qint8), "pos_embed is torch.qint8"),
+    ):
+        torch.save({"model": {**state, "pos_embed": value}}, tmp_path / "x.pth")
+        with pytest.raises(InputError, match=message):
+            read_weights(str(tmp_path / "x.pth"))
 
 
 def test_wanted_backbone(files: dict) -> None:

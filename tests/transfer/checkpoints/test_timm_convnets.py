@@ -149,6 +149,34 @@ def test_networks_with_equal_tensors_are_told_apart_by_their_names(tmp_path: Pat
     assert not torch.allclose(*outputs)
 
 
+def test_the_name_of_a_file_tells_of_a_network_with_the_same_tensors(tmp_path: Path) -> None:
+    """Nothing in resnetblur18's file says that it filters before each stride, but timm's name."""
+    torch.manual_seed(0)
+    net = timm.create_model("resnetblur18", num_classes=0).eval()
+    images = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        expected = net(images)
+    for name, told in (
+        ("resnetblur18-84f4748f", True),
+        ("timm_ResNetBlur18_e100", True),
+        ("resnetblur50", False),  # its shapes are different: the name is of something else
+        ("simclr_resnet18", False),
+        ("checkpoint_0100", False),
+    ):
+        torch.save(net.state_dict(), tmp_path / f"{name}.pth")
+        weights = read_weights(str(tmp_path / f"{name}.pth"))
+        assert weights.backbone == "resnet18"
+        lines = [line for line in weights.warnings if "the file's name says resnetblur18" in line]
+        assert len(lines) == told, name
+        assert all("give it as timm:resnetblur18" in line for line in lines)
+        assert not torch.allclose(build_frozen_backbone(weights)(images), expected)
+    # the remedy that the warning names
+    config = {"architecture": "resnetblur18"}
+    weights = read_weights(str(hub(tmp_path / "resnetblur18", net.state_dict(), **config)))
+    assert not any("the file's name says" in line for line in weights.warnings)
+    assert torch.equal(build_frozen_backbone(weights)(images), expected)
+
+
 def test_a_file_without_statistics_has_those_of_timms_own_weights(tmp_path: Path) -> None:
     """Some of timm's networks take inputs of -1 to 1; a plain state dict does not say so."""
     name = "tf_efficientnet_lite0"

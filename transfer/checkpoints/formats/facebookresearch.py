@@ -10,10 +10,20 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from pretrain.common.errors import InputError
 from pretrain.data.preprocess import IMAGENET_MEAN, Preprocess
-from transfer.checkpoints.formats.key_format import CLASS, TEXT, KeyFormat, variant, with_ddp
-from transfer.checkpoints.provenance import Facts, stated
+from transfer.checkpoints.formats.key_format import (
+    CLASS,
+    TEXT,
+    KeyFormat,
+    variant,
+    with_ddp,
+    without_ddp,
+)
+from transfer.checkpoints.provenance import Facts, no_facts, stated
 
 SWAV_PREPROCESS = Preprocess(IMAGENET_MEAN, (0.228, 0.224, 0.225))  # multicropdataset.py
 _STATE = (("state_dict",),)
@@ -61,6 +71,28 @@ _MOCO = KeyFormat(
 def _facts_of_moco_v3(content: Mapping[str, Any]) -> Facts:
     heads = heads_of_moco_v3(content["state_dict"], "base_encoder.cls_token")
     return stated("moco_v3", arch=("arch",), architecture=heads)(content)
+
+
+def _facts_of_mae(content: Mapping[str, Any]) -> Facts:
+    """Returns MAE's facts; those of an unknown ViT for a file that any training may have saved.
+
+    The released encoders have no decoder that names MAE, but its positions: sines and cosines that
+    are not trained, with 0 for the class token (util/pos_embed.py).
+    """
+    state = {without_ddp(str(name)): value for name, value in content["model"].items()}
+    decoder = any(name.startswith("decoder_") for name in state)
+    if decoder or _is_fixed(state.get("pos_embed")):
+        return stated("mae", first_epoch=1)(content)
+    return no_facts(content)
+
+
+def _is_fixed(positions: Any) -> bool:
+    """Returns whether the class token has position 0; a value that is refused later has none."""
+    if not isinstance(positions, Tensor) or positions.ndim != 3 or positions.is_meta:
+        return False
+    if positions.layout != torch.strided or not positions.is_floating_point():
+        return False
+    return not positions[:, :1].float().any()
 
 
 def _check_moco_v3(content: Mapping[str, Any]) -> None:
@@ -219,6 +251,6 @@ META = (
         needs=(r"cls_token",),
         lacks=(r"(fc_norm|head)\..*", r".*\.ls1\.gamma|reg(ister)?_tokens?"),
         drops={"decoder": r"decoder_.*|mask_token"},
-        facts=stated("mae", first_epoch=1),
+        facts=_facts_of_mae,
     ),
 )

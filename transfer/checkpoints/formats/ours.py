@@ -86,6 +86,14 @@ FLAT = (
         drops={"classifier": r"(fc|head)\.(?!norm\.).*"},
     ),
     KeyFormat(
+        "model_state_dict",
+        "torchvision's or timm's names below `model_state_dict`, as PyTorch's tutorial saves",
+        TEXT,
+        containers=(("model_state_dict",),),
+        prefixes=with_ddp(""),
+        drops={"classifier": r"(fc|head)\.(?!norm\.).*"},
+    ),
+    KeyFormat(
         "model",
         "torchvision's names below `model`",
         TEXT,

@@ -91,7 +91,7 @@ TOOLBOXES = (
         "VISSL's conversions",
         TEXT,
         containers=(("model_state_dict",),),
-        prefixes=("_feature_blocks.", ""),
+        prefixes=("_feature_blocks.",),
         drops={"classifier": r"(fc|classifier|heads?)\..*"},
         facts=stated(None),
     ),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 
 import torch
@@ -16,7 +17,11 @@ from transfer.checkpoints.networks.convnext import (
     parse_convnext,
 )
 from transfer.checkpoints.networks.efficientnet_lite import efficientnet_lite_candidates
-from transfer.checkpoints.networks.timm_convnets import is_timm_convnet, timm_convnet_shapes
+from transfer.checkpoints.networks.timm_convnets import (
+    FAMILIES,
+    is_timm_convnet,
+    timm_convnet_shapes,
+)
 from transfer.checkpoints.networks.vit_architectures import (
     Shapes,
     parse_vit,
@@ -26,6 +31,7 @@ from transfer.checkpoints.networks.vit_architectures import (
 from transfer.checkpoints.weights import COUNTER
 
 Split = Callable[[Shapes], Shapes]
+_MOST_WORDS = 4  # in a name of timm's, as in efficientnet_cc_b0_4e
 
 
 def same_trunk(one: str, other: str) -> bool:
@@ -44,6 +50,30 @@ def is_known(backbone: str) -> bool:
 def is_read(backbone: str) -> bool:
     """Returns whether weights of this backbone are read, if only because its name is known."""
     return is_known(backbone) or is_timm_convnet(backbone)
+
+
+def named_look_alike(stem: str, backbone: str) -> str | None:
+    """Returns the network of timm that a file's name has, if its tensors have the names and shapes
+    of those of `backbone`, so that they do not tell the two apart; None otherwise.
+
+    Args:
+        stem: a file's name, such as "resnetblur50-84f4748f", timm's own.
+    """
+    wanted = expected_shapes(backbone, counters=False)
+    for name in _joined_words(stem):
+        # only a name of these families is worth the import of timm
+        if any(family in name for family in FAMILIES) and is_timm_convnet(name):
+            if expected_shapes(name, counters=False) == wanted:
+                return name
+    return None
+
+
+def _joined_words(stem: str) -> Iterator[str]:
+    """Yields all parts of a name that are made of complete words, the longest first."""
+    words = re.findall(r"[a-z0-9]+", stem.lower())
+    for length in range(min(len(words), _MOST_WORDS), 0, -1):
+        for start in range(len(words) - length + 1):
+            yield "_".join(words[start : start + length])
 
 
 @lru_cache

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -241,6 +242,67 @@ def test_voc(tmp_path: Path, extra: str, metric: int) -> None:
     annotated.write_voc(tmp_path / "v", "test", extra)
     dataset = open_sets([f"voc:{tmp_path}/v:test"])
     check(dataset, tmp_path / "out", False, voc_metric=metric)
+
+
+def _edited(folder: Path, change: Callable[[str], str], coding: str = "utf-8") -> None:
+    for path in (folder / "Annotations").iterdir():
+        path.write_bytes(change(path.read_text()).encode(coding))
+
+
+def _from_zero(text: str) -> str:
+    """Corners counted from 0, and an object at the edge, which shows that they are."""
+    text = re.sub(r"<([xy]min)>([\d.]+)<", lambda m: f"<{m[1]}>{float(m[2]) - 1}<", text)
+    edge = "".join(
+        f"<{key}>{v}</{key}>" for key, v in zip(("xmin", "ymin", "xmax", "ymax"), "0033")
+    )
+    more = f"<object><name>cat</name><difficult>1</difficult><bndbox>{edge}</bndbox></object>"
+    return text.replace("</annotation>", f"{more}</annotation>")
+
+
+def _moved(folder: Path) -> None:
+    """All files of the images in a folder below, which the list names."""
+    for part in ("JPEGImages", "Annotations"):
+        (folder / part / "sub").mkdir()
+        for path in [p for p in (folder / part).iterdir() if p.is_file()]:
+            path.rename(folder / part / "sub" / path.name)
+    _listed(folder, "sub/{}")
+
+
+def _listed(folder: Path, line: str) -> None:
+    (folder / "ImageSets/Main/test.txt").write_text("\n".join(map(line.format, range(3))))
+
+
+def _upper(folder: Path) -> None:
+    for path in list((folder / "JPEGImages").iterdir()):
+        path.rename(path.with_suffix(".JPG"))
+
+
+VOC_KINDS: dict[str, Callable[[Path], None]] = {
+    "base": lambda folder: None,
+    "counted from 0": lambda folder: _edited(folder, _from_zero),
+    "UTF-16": lambda folder: _edited(folder, lambda text: text, "utf-16"),
+    "folder below": _moved,
+    "upper suffix": _upper,
+    "suffixes and a mark in the list": lambda folder: _listed(folder, "\ufeff{}.jpg"),
+    "quotes in the list": lambda folder: _listed(folder, '"{}"'),
+}
+
+
+@pytest.mark.parametrize("kind", VOC_KINDS)
+def test_voc_boxes_as_they_were_drawn(tmp_path: Path, kind: str) -> None:
+    """The predictions come from the boxes that were drawn, not from the boxes that were read."""
+    annotated.write_voc(tmp_path / "v", "test")
+    VOC_KINDS[kind](tmp_path / "v")
+    dataset = open_sets([f"voc:{tmp_path}/v:test"])
+    drawn = np.array(annotated.BOXES, np.float32)  # (images, objects, x y width height)
+    drawn[..., 2:] += drawn[..., :2]
+    found = [
+        Predictions(sample.image_id, boxes, np.full(2, 0.9), np.array([0, 1]))
+        for sample, boxes in zip(dataset.samples, drawn)
+    ]
+    metrics, _ = score(dataset, found, folder=tmp_path / "out", with_masks=False, draws=5)
+    for name in ("bbox/AP", "bbox/AP50", "bbox/AP75"):
+        assert metrics[name] == pytest.approx(100.0), name
 
 
 def dense(tmp_path: Path, count: int) -> DetectionSet:
