@@ -10,8 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from torch import Tensor
+
 from pretrain.common.errors import InputError
 from pretrain.data.preprocess import IMAGENET_MEAN, Preprocess
+from transfer.checkpoints.attention_heads import fixed_table
 from transfer.checkpoints.formats.key_format import CLASS, TEXT, KeyFormat, variant, with_ddp
 from transfer.checkpoints.provenance import Facts, stated
 
@@ -61,6 +64,14 @@ _MOCO = KeyFormat(
 def _facts_of_moco_v3(content: Mapping[str, Any]) -> Facts:
     heads = heads_of_moco_v3(content["state_dict"], "base_encoder.cls_token")
     return stated("moco_v3", arch=("arch",), architecture=heads)(content)
+
+
+def _facts_of_mae(content: Mapping[str, Any]) -> Facts:
+    """Returns facts of MAE; MoCo v3's convert_to_deit.py writes the same keys, and its table."""
+    names = ("pos_embed", "module.pos_embed")
+    table = next((content["model"][name] for name in names if name in content["model"]), None)
+    method = fixed_table(table) if isinstance(table, Tensor) else None
+    return stated("moco_v3" if method == "moco_v3" else "mae", first_epoch=1)(content)
 
 
 def _check_moco_v3(content: Mapping[str, Any]) -> None:
@@ -219,6 +230,6 @@ META = (
         needs=(r"cls_token",),
         lacks=(r"(fc_norm|head)\..*", r".*\.ls1\.gamma|reg(ister)?_tokens?"),
         drops={"decoder": r"decoder_.*|mask_token"},
-        facts=stated("mae", first_epoch=1),
+        facts=_facts_of_mae,
     ),
 )
