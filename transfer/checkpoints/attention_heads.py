@@ -67,7 +67,7 @@ def heads_of(
 
 
 def given_heads(backbone: str, heads: int) -> dict[str, int]:
-    """Returns `num_heads` for `Weights.architecture`, as the user gives it.
+    """Returns `num_heads` for `Weights.architecture`, as the user or a file gives it.
 
     Raises:
         InputError: the network is not a ViT, or its width cannot be divided so.

@@ -180,13 +180,13 @@ def _with_heads(
 ) -> tuple[dict[str, Any], tuple[str, ...]]:
     """Returns the architecture with a ViT's number of attention heads, and a warning about it."""
     architecture = dict(facts.architecture)
-    if given is not None:
+    number = architecture.get("num_heads") if given is None else given
+    if number is not None:
         try:
-            return architecture | given_heads(backbone, given), ()
+            return architecture | given_heads(backbone, number), ()
         except InputError as error:
             raise InputError(f"{path}: {error}") from error
-    ours = found.format in OURS or facts.known.get("source") == OURS[0].name
-    if ours or "num_heads" in architecture:
+    if found.format in OURS or facts.known.get("source") == OURS[0].name:
         return architecture, ()
     named = place.backbone is not None or found.format in HUGGING_FACE_VITS
     method = facts.known.get("method")

@@ -6,11 +6,13 @@ The reference for features is timm's own ViT with that number of heads.
 from __future__ import annotations
 
 import argparse
+import json
 import math
 from pathlib import Path
 from typing import Any
 
 import pytest
+import safetensors.torch
 import timm
 import torch
 from torch import Tensor, nn
@@ -138,6 +140,37 @@ def test_projects_with_the_usual_number_are_not_doubted(tmp_path: Path) -> None:
     weights = read_weights(tmp_path / "dino.pth")
     assert weights.provenance["method"] == "dino"
     assert not any("heads" in line for line in weights.warnings)
+
+
+def hub_folder(folder: Path, heads: int, **args: Any) -> Path:
+    """What timm's push_to_hf_hub writes for a network that was built with these arguments."""
+    folder.mkdir()
+    stated = {"mean": [0.5] * 3, "std": [0.5] * 3}
+    config = {"architecture": "vit_tiny_patch16_224", "pretrained_cfg": stated, "model_args": args}
+    (folder / "config.json").write_text(json.dumps(config))
+    state = {name: tensor.contiguous() for name, tensor in network(heads).state_dict().items()}
+    safetensors.torch.save_file(state, folder / "model.safetensors")
+    return folder
+
+
+def test_arguments_in_timms_config(tmp_path: Path) -> None:
+    """Arguments that no tensor shows are used, or refused by name."""
+    found = read_weights(hub_folder(tmp_path / "a", 12, num_heads=12, img_size=32, drop_rate=0.1))
+    assert torch.allclose(features(found), network(12)(IMAGES), atol=1e-5)
+    assert not found.warnings
+    plain = read_weights(hub_folder(tmp_path / "b", 3, img_size=32, global_pool="token"))
+    assert torch.allclose(features(plain), network(3)(IMAGES), atol=1e-5) and not plain.warnings
+    for number, (args, said) in enumerate(
+        (
+            ({"act_layer": "quick_gelu"}, "model_args act_layer 'quick_gelu', which changes what"),
+            ({"output_stride": 8}, "model_args output_stride 8"),
+            ({"global_pool": "max"}, "model_args global_pool 'max'"),
+            ({"num_heads": "12"}, "num_heads '12', not a number"),
+            ({"num_heads": 5}, "which 5 attention heads do not divide"),
+        )
+    ):
+        with pytest.raises(InputError, match=said):
+            read_weights(hub_folder(tmp_path / str(number), 3, **args))
 
 
 @pytest.mark.parametrize(
