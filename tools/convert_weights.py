@@ -71,6 +71,12 @@ def build_parser() -> ArgumentParser:
         ),
     )
     parser.add_argument(
+        "--num-heads",
+        type=int,
+        metavar="N",
+        help="number of a ViT's attention heads, if the file does not state it",
+    )
+    parser.add_argument(
         "--list-sources", action="store_true", help="print the names of the formats, and exit"
     )
     parser.add_argument(
@@ -110,10 +116,15 @@ def _convert(args: Namespace) -> Report:
 
     suffix = Path(args.target).suffix if args.target else ".pkl"
     suffixes = [suffix] if args.target or args.output else SUFFIXES
-    report = prove_conversion(args.input, suffixes, args.source, args.trust, args.prefix)
+    report = prove_conversion(args.input, suffixes, *_how(args))
     if args.check or report.failures:
         return report
     return write_conversion(report, args.target or named_in(args.output, report, suffix))
+
+
+def _how(args: Namespace) -> tuple[str, bool, str | None, int | None]:
+    """Returns how the input is read: format, trust, prefix, number of heads."""
+    return args.source, args.trust, args.prefix, args.num_heads
 
 
 def _for_hub(args: Namespace) -> bool:
@@ -125,7 +136,7 @@ def _convert_for_hub(args: Namespace) -> Report:
     from transfer.entry.hub import push, repository, write_hub_folder
 
     repo = repository(args.target)
-    report = prove_conversion(args.input, [".safetensors"], args.source, args.trust, args.prefix)
+    report = prove_conversion(args.input, [".safetensors"], *_how(args))
     if args.check or report.failures:
         return report
     folder = Path(args.output or Path("hub") / repo)

@@ -15,6 +15,7 @@ HaohanWang/ImageNet-Sketch, hendrycks/robustness. All paths are below the root o
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -68,11 +69,14 @@ def read_v2(root: Path, split: str) -> FileList:
         root, [f"{name}-format-val", name], f"{root}/{name}-format-val/{{0, ..., 999}}/*.jpeg"
     )
     found = scan_folder(folder)
-    wrong = set(found.classes) ^ {str(number) for number in range(len(found.classes))}
-    if wrong or not found.classes:
+    lost = {str(number) for number in range(len(found.classes))} - set(found.classes)
+    odd = [name for name in found.classes if not re.fullmatch(r"0|[1-9]\d*", name)]
+    if odd or lost or not found.classes:
+        names = ", ".join(odd[:3] or sorted(lost, key=int)[:3])
+        said = f"these folders are not: {names}" if odd else f"missing: {names or 'all'}"
         raise InputError(
-            f"{folder}: the class folders of ImageNet-V2 are the numbers 0 to 999, but "
-            f"{sorted(wrong)[:3]} are not, or are missing; unpack the archive again"
+            f"{folder}: the class folders of ImageNet-V2 are the numbers 0 to 999; {said}; "
+            "unpack the archive again"
         )
     numbers = np.array([int(name) for name in found.classes])
     order = [str(number) for number in range(len(numbers))]

@@ -119,6 +119,7 @@ def check(
     trust: bool = False,
     more: Mapping[str, Prover] = MappingProxyType({}),
     prefix: str | None = None,
+    num_heads: int | None = None,
 ) -> Report:
     """Reads a file and proves its conversion to the suffixes' layouts; writes nothing.
 
@@ -127,13 +128,13 @@ def check(
             written.
         more: further proofs in Detectron2, by name: they take the source network and the weights,
             and return rows. They are run for backbones that are written for Detectron2.
-        prefix: see `read_weights`.
+        prefix, num_heads: see `read_weights`.
 
     Raises:
         InputError: see `read_weights`.
         ProofError: the converted names or shapes are not the layout's.
     """
-    reading = read(path, source, trust=trust, prefix=prefix)
+    reading = read(path, source, trust=trust, prefix=prefix, num_heads=num_heads)
     weights = reading.weights
     network = source_network(reading.found, weights)
     known = suffixes_of(weights.backbone)

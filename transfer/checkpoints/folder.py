@@ -27,6 +27,16 @@ VITS = (
     r"deit3?_(tiny|small|base|large|huge)(_distilled)?_patch\d+_\d+",
     r"vit_[blh]_\d+",
 )
+# Arguments of timm's networks, in its hub's `model_args`, that the tensors show or that have no
+# effect on a trained network; of all others only `num_heads` is read.
+PLAIN_ARGS = {
+    *("in_chans", "num_classes", "img_size", "patch_size", "embed_dim", "depth", "mlp_ratio"),
+    *("class_token", "reg_tokens", "no_embed_class", "qkv_bias", "init_values", "weight_init"),
+    *("dynamic_img_size", "dynamic_img_pad", "strict_img_size", "fix_init", "zero_init_last"),
+    *("block", "layers", "channels", "cardinality", "base_width", "stem_width"),
+    *("depths", "dims", "ls_init_value", "use_grn", "head_init_scale", "pretrained"),
+}
+POOLINGS = ("", "avg", "token")
 PREPROCESSOR = "preprocessor_config.json"
 PROCESSORS = (PREPROCESSOR, "processor_config.json")
 CORRECT = "correct it, or move it elsewhere"
@@ -73,7 +83,7 @@ def read_folder(folder: Path) -> Beside:
     try:
         if isinstance(config.get("architecture"), str):  # timm's name of the network
             check_architecture(f"the network of {CONFIG}", config["architecture"])
-        architecture = differs(config)
+        architecture = {**differs(config), **_of_model_args(config)}
     except InputError as error:
         raise InputError(f"{folder}: {error}") from error
     return Beside(preprocess_in(folder) or _of_timm(config), architecture, config)
@@ -93,6 +103,30 @@ def check_architecture(source: str, name: str, is_read: Callable[[str], bool] = 
             "ViTs, DeiTs and DINO's, ConvNeXts, and from timm other ResNets, ResNeXts, RegNets and "
             "EfficientNets"
         )
+
+
+def _of_model_args(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what the arguments that timm's network was built with say about it.
+
+    Raises:
+        InputError: an argument that changes what the network computes, but none of its tensors.
+    """
+    args = config.get("model_args") or {}
+    if not isinstance(args, Mapping):
+        raise InputError(f"{CONFIG} says model_args {args!r}, not a JSON object; {CORRECT}")
+    for key, value in args.items():
+        known = key in PLAIN_ARGS or key == "num_heads" or str(key).endswith("_rate")
+        if not known and not (key == "global_pool" and value in POOLINGS) and value is not None:
+            raise InputError(
+                f"{CONFIG} says model_args {key} {value!r}, which changes what the network "
+                "computes and is not supported"
+            )
+    heads = args.get("num_heads")
+    if heads is None:
+        return {}
+    if not isinstance(heads, int) or isinstance(heads, bool):
+        raise InputError(f"{CONFIG} says model_args num_heads {heads!r}, not a number; {CORRECT}")
+    return {"num_heads": heads}
 
 
 def _of_timm(config: Mapping[str, Any]) -> Preprocess | None:

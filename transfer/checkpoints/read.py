@@ -17,9 +17,11 @@ from torch import Tensor
 from pretrain.backbones.resnet import BACKBONES
 from pretrain.common.errors import InputError
 from pretrain.data.preprocess import Preprocess
+from transfer.checkpoints.attention_heads import given_heads, heads_of
 from transfer.checkpoints.build import build_trunk
 from transfer.checkpoints.files import RANDOM, Source, source_stem
 from transfer.checkpoints.formats.find_format import find_format
+from transfer.checkpoints.formats.huggingface_vit import HUGGING_FACE_VITS
 from transfer.checkpoints.formats.key_format import Found
 from transfer.checkpoints.formats.ours import OURS
 from transfer.checkpoints.networks.architectures import is_read, named_look_alike
@@ -61,6 +63,7 @@ def read_weights(
     seed: int = 0,
     trust: bool = False,
     prefix: str | None = None,
+    num_heads: int | None = None,
 ) -> Weights:
     """Reads the trunk of any supported file.
 
@@ -76,6 +79,8 @@ def read_weights(
             its tensors do not identify is read if this or the file names it.
         trust: reads pickles without restrictions, which can run code from the file.
         prefix: prefix of the trunk's names; the file is then read as format `generic`.
+        num_heads: number of a ViT's attention heads, which its tensors do not show; None takes what
+            the file states, or else the usual number of its width.
 
     Raises:
         InputError: unreadable, unknown, incomplete, or with keys that no rule explains.
@@ -92,7 +97,7 @@ def read_weights(
     opened = as_opened(path, trust)
     if opened.is_random:
         return random_weights(backbone, seed)
-    return read(opened, source, backbone, prefix=prefix).weights
+    return read(opened, source, backbone, prefix=prefix, num_heads=num_heads).weights
 
 
 def random_weights(backbone: str | None, seed: int) -> Weights:
@@ -119,6 +124,7 @@ def read(
     backbone: str | None = None,
     trust: bool = False,
     prefix: str | None = None,
+    num_heads: int | None = None,
 ) -> Reading:
     """Works like `read_weights` for a file or a remote source, but returns the source as well.
 
@@ -151,7 +157,8 @@ def read(
     stated = (travelling or {}).get("sha256")
     # Only the converter states it, after its proof; a file of our own does not need a conversion.
     proof = "converted" if stated else "own" if found.format in OURS else "none"
-    architecture = dict(facts.architecture)
+    architecture, lines = _with_heads(facts, found, place, name, state, num_heads, path)
+    warnings = (*warnings, *lines)
     weights = Weights(
         state, name, facts.preprocess, provenance, account, warnings, architecture, proof
     )
@@ -162,6 +169,31 @@ def read(
             f"{weights.sha256[:16]}); convert the original file again"
         )
     return Reading(weights, raw.path, found)
+
+
+def _with_heads(
+    facts: Facts,
+    found: Found,
+    place: Source,
+    backbone: str,
+    state: Mapping[str, Tensor],
+    given: int | None,
+    path: str,
+) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Returns the architecture with a ViT's number of attention heads, and a warning about it."""
+    architecture = dict(facts.architecture)
+    number = architecture.get("num_heads") if given is None else given
+    if number is not None:
+        try:
+            return architecture | given_heads(backbone, number), ()
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from error
+    if found.format in OURS or facts.known.get("source") == OURS[0].name:
+        return architecture, ()
+    named = place.backbone is not None or found.format in HUGGING_FACE_VITS
+    method = facts.known.get("method")
+    heads, warnings = heads_of(backbone, state, found.format.name, method, named)
+    return architecture | heads, warnings
 
 
 def _named(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -38,32 +39,54 @@ def check_solver(epochs: int, batch_size: int, momentum: float, weight_decay: fl
         raise InputError(f"SOLVER.WEIGHT_DECAY {weight_decay} must be 0 or more")
 
 
-def check_holdout(labels: Tensor, share: float, names: Sequence[str] = ()) -> None:
+class Choice(NamedTuple):
+    """Says for messages which key is the share of held-out images, and what they choose."""
+
+    key: str
+    chooses: str
+    remedy: str
+
+
+OF_RATES = Choice("PROTOCOL.HOLDOUT", "the learning rate", "set SOLVER.LR_PER_256 to a single rate")
+OF_PENALTY = Choice(
+    "LOGISTIC.HOLDOUT",
+    "the penalty",
+    "add images of this class, or set LOGISTIC.VAL to validation images without it",
+)
+
+
+def check_holdout(
+    labels: Tensor, share: float, names: Sequence[str] = (), choice: Choice = OF_RATES
+) -> None:
     """Raises InputError for a share outside (0, 1), or a class with a single image.
 
     Args:
         names: names of the classes, for the message.
     """
     if not 0 < share < 1:
-        raise InputError(f"PROTOCOL.HOLDOUT {share} must be between 0 and 1")
+        raise InputError(f"{choice.key} {share} must be between 0 and 1")
     single = (labels.bincount() == 1).nonzero()
     if len(single):
         label = int(single[0])
         raise InputError(
             f"class {repr(names[label]) if names else label} has one training image: none is left "
-            "for choosing the learning rate; set SOLVER.LR_PER_256 to a single rate"
+            f"for choosing {choice.chooses}; {choice.remedy}"
         )
 
 
 def split_holdout(
-    labels: Tensor, share: float, generator: torch.Generator, names: Sequence[str] = ()
+    labels: Tensor,
+    share: float,
+    generator: torch.Generator,
+    names: Sequence[str] = (),
+    choice: Choice = OF_RATES,
 ) -> tuple[Tensor, Tensor]:
     """Returns the indices of the images that are kept, and of those that are held out.
 
     A share of each class's images is held out, at least one image. Raises InputError as
     `check_holdout` does.
     """
-    check_holdout(labels, share, names)
+    check_holdout(labels, share, names, choice)
     kept, held = [], []
     for label in labels.unique():
         members = (labels == label).nonzero()[:, 0]

@@ -23,6 +23,7 @@ def convert(
     suffix: str = ".pkl",
     format: str = "auto",
     prefix: str | None = None,
+    num_heads: int | None = None,
     trust: bool = False,
 ) -> Report:
     """Converts a checkpoint, after the proof that the result computes the same.
@@ -37,6 +38,7 @@ def convert(
         suffix: suffix of the file in a folder, which is named METHOD_BACKBONE_EPOCHSep.
         format: format of the source; "auto" detects it.
         prefix: prefix of the trunk's names, for a file of an unknown format.
+        num_heads: number of a ViT's attention heads, if the file does not state it.
         trust: reads pickles without restrictions, which can run code from the file.
 
     Raises:
@@ -56,7 +58,7 @@ def convert(
     is_file = output is not None and Path(output).suffix in SUFFIXES
     suffix = Path(output).suffix if is_file and output is not None else suffix
     suffixes = SUFFIXES if output is None else [suffix]
-    report = prove_conversion(str(source), suffixes, format, trust, prefix)
+    report = prove_conversion(str(source), suffixes, format, trust, prefix, num_heads)
     if report.failures:
         worst = max(row.relative for row in report.failures)
         raise ProofError(f"{source}: not equal ({worst:.1e} relative), nothing written\n{report}")
@@ -71,6 +73,7 @@ def prove_conversion(
     format: str = "auto",
     trust: bool = False,
     prefix: str | None = None,
+    num_heads: int | None = None,
 ) -> Report:
     """Reads a checkpoint and proves its conversion to the layouts of the suffixes; writes nothing.
 
@@ -81,7 +84,7 @@ def prove_conversion(
         from transfer.detection.detectron2_proof import prove_in_detectron2
 
         more["real detectron2"] = prove_in_detectron2
-    return check(source, suffixes, format, trust, more, prefix)
+    return check(source, suffixes, format, trust, more, prefix, num_heads)
 
 
 def write_conversion(report: Report, target: str | Path) -> Report:

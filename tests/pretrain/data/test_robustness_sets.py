@@ -91,6 +91,8 @@ def test_own_folder_in_that_layout(root: Path) -> None:
 def test_bad_input_ends_in_a_line(root: Path) -> None:
     for number in ("0", "2"):
         write_grey(root / "imagenetv2-top-images" / number / "a.jpeg", 0)
+    for folder in ("0", "01", "n01"):
+        write_grey(root / "imagenetv2-threshold0.7" / folder / "a.jpeg", 0)
     for name in CORRUPTIONS:
         corrupt(root / "imagenet-c", name)
     shutil.rmtree(root / "imagenet-c/fog/3")
@@ -102,7 +104,8 @@ def test_bad_input_ends_in_a_line(root: Path) -> None:
     write_grey(root / "deep/rain/1/n01/more/1.jpg", 0)
     (root / "empty").mkdir()
     for name, words in {
-        "imagenet_v2:top-images": "class folders of ImageNet-V2 are the numbers",
+        "imagenet_v2:top-images": "are the numbers 0 to 999; missing: 1;",
+        "imagenet_v2:threshold0.7": "0 to 999; these folders are not: 01, n01;",
         "imagenet_v2:top": "unknown split of imagenet_v2 'top'; known: matched-frequency",
         "imagenet_v2:matched-frequency": "imagenetv2-matched-frequency-format-val is missing",
         "imagenet_r:val": "unknown split of imagenet_r 'val'; known: test",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import pickle
 import re
 from collections.abc import Mapping
@@ -262,6 +263,53 @@ def test_the_backbone_of_a_detectron2_detector(state: State, tmp_path: Path) -> 
     weights = read_weights(str(path), prefix="backbone.bottom_up")
     check_equal(weights, state)
     assert any("BGR on 0 to 255" in warning for warning in weights.warnings)
+
+
+DETECTORS = {
+    "torchvision's RetinaNet": "head.regression_head.bbox_reg.weight",
+    "torchvision's FCOS": "head.classification_head.cls_logits.weight",
+    "Detectron2's RetinaNet": "head.cls_subnet.0.weight",
+    "DETR": "bbox_embed.layers.0.weight",
+    "transformers' DETR": "bbox_predictor.layers.0.weight",
+    "Deformable DETR": "transformer.decoder.bbox_embed.0.layers.0.weight",
+}
+
+
+@pytest.mark.parametrize("name", DETECTORS)
+def test_detectors_of_one_stage_and_of_queries_are_named(
+    name: str, state: State, tmp_path: Path
+) -> None:
+    path = written(put("backbone.body.", state) | {DETECTORS[name]: torch.zeros(2, 2)}, tmp_path)
+    with pytest.raises(InputError, match="it is a detector .*--prefix backbone.body"):
+        read_weights(path)
+    check_equal(read_weights(path, prefix="backbone.body"), state)
+
+
+def test_a_converted_file_for_detectron2_with_head_and_pyramid(
+    state: State, tmp_path: Path
+) -> None:
+    """ReSim's converter writes it by torch.save; what is in no stage is below `stem.`."""
+    model = {detectron2_name(k): v.numpy() for k, v in state.items()}
+    more = {"stem.fc.0.weight": (8, 8), "stem.fc.2.bias": (8,), "backbone.fpn_lateral5.bias": (8,)}
+    model |= {name: torch.zeros(shape).numpy() for name, shape in more.items()}
+    content = {"model": model, "__author__": "MOCO", "matching_heuristics": True}
+    for saved in (torch.save, lambda made, path: path.write_bytes(pickle.dumps(made))):
+        saved(content, tmp_path / "resim.pkl")
+        check_equal(read_weights(tmp_path / "resim.pkl"), state)
+    del model["backbone.fpn_lateral5.bias"]
+    torch.save(content, tmp_path / "moco.pkl")
+    weights = read_weights(tmp_path / "moco.pkl")
+    assert weights.provenance["source"] == "detectron2"
+    check_equal(weights, state)
+
+
+def test_pixpros_dilated_network_is_refused(state: State, tmp_path: Path) -> None:
+    model = put("module.encoder.", state) | put("module.encoder_k.", state)
+    model |= {"module.projector.linear1.weight": torch.zeros(8, 8, 1, 1)}
+    opt = argparse.Namespace(arch="resnet50_16s", model="PixPro")
+    path = written({"opt": opt, "model": model, "epoch": 100}, tmp_path)
+    with pytest.raises(InputError, match="resnet50_16s, whose last stage is dilated"):
+        read_weights(path)
 
 
 def test_style_caffe_is_kept_where_a_prefix_is_given(builders: ModuleType, tmp_path: Path) -> None:

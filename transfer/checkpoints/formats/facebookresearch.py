@@ -10,11 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from pretrain.common.errors import InputError
 from pretrain.data.preprocess import IMAGENET_MEAN, Preprocess
+from transfer.checkpoints.attention_heads import fixed_table, is_values
 from transfer.checkpoints.formats.key_format import (
     CLASS,
     TEXT,
@@ -77,22 +75,20 @@ def _facts_of_mae(content: Mapping[str, Any]) -> Facts:
     """Returns MAE's facts; those of an unknown ViT for a file that any training may have saved.
 
     The released encoders have no decoder that names MAE, but its positions: sines and cosines that
-    are not trained, with 0 for the class token (util/pos_embed.py).
+    are not trained, with 0 for the class token (util/pos_embed.py). MoCo v3's convert_to_deit.py
+    writes the same keys, with the method's own table.
     """
     state = {without_ddp(str(name)): value for name, value in content["model"].items()}
-    decoder = any(name.startswith("decoder_") for name in state)
-    if decoder or _is_fixed(state.get("pos_embed")):
+    if any(name.startswith("decoder_") for name in state):
+        return stated("mae", first_epoch=1)(content)
+    positions = state.get("pos_embed")
+    if not is_values(positions):  # a value that is refused later
+        return no_facts(content)
+    if fixed_table(positions) == "moco_v3":
+        return stated("moco_v3", first_epoch=1)(content)
+    if positions.ndim == 3 and not positions[:, :1].float().any():
         return stated("mae", first_epoch=1)(content)
     return no_facts(content)
-
-
-def _is_fixed(positions: Any) -> bool:
-    """Returns whether the class token has position 0; a value that is refused later has none."""
-    if not isinstance(positions, Tensor) or positions.ndim != 3 or positions.is_meta:
-        return False
-    if positions.layout != torch.strided or not positions.is_floating_point():
-        return False
-    return not positions[:, :1].float().any()
 
 
 def _check_moco_v3(content: Mapping[str, Any]) -> None:

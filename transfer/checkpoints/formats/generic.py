@@ -67,10 +67,16 @@ _STRUCTURE = re.compile(
 )
 _DETECTOR = re.compile(
     r"rpn|rpn_head|roi_heads?|bbox_head|mask_head|proposal_generator|decode_head|sem_seg_head|"
-    r"segmentation_head|aux_classifier|auxiliary_head"
+    r"segmentation_head|aux_classifier|auxiliary_head|"
+    # heads of RetinaNet, FCOS and SSD (torchvision, Detectron2), DETR and its descendants
+    r"regression_head|cls_logits|cls_subnet|bbox_subnet|bbox_(pred|embed|predictor)|query_embed|"
+    r"query_position_embeddings|class_labels_classifier|mask_embed|panoptic_head|keypoint_head"
 )
-# Classifiers in the module of a ConvNeXt's last norm (timm, torchvision).
-_CLASSIFIER = re.compile(r"(head\.fc|classifier\.[1-9]\d*)\..*")
+# Classifiers in the module of a ConvNeXt's last norm (timm, torchvision), and classifiers and
+# projectors in the stem of Detectron2's names: converters put there all that is not in a stage.
+_CLASSIFIER = re.compile(
+    r"(head\.fc|classifier\.[1-9]\d*|stem\.(fc|head|mlp|projector|projection_head|prototypes))\..*"
+)
 _AVERAGED = {
     "ema",
     "momentum",
@@ -370,7 +376,8 @@ def _forced(found: list[Trunk], tensors: Mapping[str, Tensor], prefix: str) -> T
 def _check_rest(trunk: Trunk, rest: list[str], content: Flat) -> None:
     """Raises InputError if other tensors may change what the trunk computes."""
     near = [n for n in rest if n.startswith(trunk.prefix)]
-    structure = [n for n in near if _STRUCTURE.fullmatch(_top(n, trunk.prefix))]
+    parts = [n for n in near if not _CLASSIFIER.fullmatch(n[len(trunk.prefix) :])]
+    structure = [n for n in parts if _STRUCTURE.fullmatch(_top(n, trunk.prefix))]
     place = f"--prefix {trunk.prefix.rstrip('.') or repr('')} of tools/convert_weights.py"
     if structure:
         raise InputError(

@@ -180,7 +180,7 @@ FOREIGN = (
         "detectron2",
         "Detectron2",
         CLASS,
-        kinds=("pickle",),
+        kinds=("pickle", "torch"),
         containers=(("model",),),
         top=("__author__",),
         layouts=("detectron2",),

@@ -46,6 +46,16 @@ REFUSED_VITS = (
         "that is not computed here",
     ),
     (
+        r"(.*\.)?blocks\.0\.attn\.temperature",
+        "an XCiT",
+        "its attention over channels is not computed here",
+    ),
+    (
+        r"(.*\.)?blocks\.0\.(attn|mlp)\.norm\.weight",
+        "a ViT with norms inside its attention or its MLPs (EVA-02, BEiT-3)",
+        "they are not computed here",
+    ),
+    (
         r"(.*\.)?attn_pool\.(latent|probe)|(.*\.)?head\.probe",
         "a ViT with attention pooling (SigLIP)",
         "its feature is not the class token, and attention pooling is not computed here",

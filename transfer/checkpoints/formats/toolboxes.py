@@ -13,6 +13,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from pretrain.common.errors import InputError
 from transfer.checkpoints.formats.key_format import CLASS, TEXT, KeyFormat, inside, with_ddp
 from transfer.checkpoints.formats.openmmlab import NO_CONFIG, facts_of_mm
 from transfer.checkpoints.provenance import Facts, stated
@@ -49,6 +50,15 @@ def facts_of_lightning(content: Mapping[str, Any]) -> Facts:
     version = re.match(r"(\d+)\.(\d+)", str(content.get("pytorch-lightning_version", "")))
     since = version is not None and (int(version[1]), int(version[2])) >= (1, 6)
     return stated(None, first_epoch=int(since))(content)
+
+
+def _check_pixpro(content: Mapping[str, Any]) -> None:
+    """Refuses its resnet50_16s, whose last stage is dilated (contrast/resnet.py): the tensors are
+    those of the usual network.
+    """
+    arch = str(getattr(content.get("opt"), "arch", ""))
+    if arch.endswith("_16s"):
+        raise InputError(f"a {arch}, whose last stage is dilated, which is not supported")
 
 
 def _facts_of_extracted(content: Mapping[str, Any]) -> Facts:
@@ -122,6 +132,7 @@ TOOLBOXES = (
             "predictor": r"predictor\..*",
         },
         facts=stated("pixpro"),
+        check=_check_pixpro,
     ),
     KeyFormat(
         "pycontrast",

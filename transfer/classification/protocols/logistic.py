@@ -30,7 +30,7 @@ from transfer.classification.protocols.protocol import (
     OnFeatures,
     open_labelled,
 )
-from transfer.classification.rates import split_holdout
+from transfer.classification.rates import OF_PENALTY, split_holdout
 from transfer.classification.replicates import average_precisions
 from transfer.classification.score import Outcomes, Score
 from transfer.classification.splits import Split, open_object_splits, open_split
@@ -147,7 +147,7 @@ def _held_out(train: Split, cfg: CfgNode) -> np.ndarray:
     node, sets = cfg.LOGISTIC, cfg.DATASETS
     if not node.VAL:
         generator = torch.Generator().manual_seed(HOLDOUT_SEED)
-        _, held = split_holdout(train.labels, node.HOLDOUT, generator, train.classes)
+        _, held = split_holdout(train.labels, node.HOLDOUT, generator, train.classes, OF_PENALTY)
         return np.sort(held.numpy())
     if node.METRIC == ELEVEN_POINT_MAP:
         val = open_object_splits(sets.TRAIN, node.VAL)[1]

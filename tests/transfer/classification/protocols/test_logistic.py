@@ -149,7 +149,11 @@ BAD = [
     ("LOGISTIC.STEPS 0", "LOGISTIC.STEPS 0"),
     ("LOGISTIC.MAX_ITER 0", "LOGISTIC.MAX_ITER 0"),
     ("LOGISTIC.TOLERANCE 0.0", "LOGISTIC.TOLERANCE 0.0 must be above 0"),
-    ("LOGISTIC.HOLDOUT 1.0", "HOLDOUT 1.0 must be between 0 and 1"),
+    ("LOGISTIC.HOLDOUT 1.0", "LOGISTIC.HOLDOUT 1.0 must be between 0 and 1"),
+    (
+        "DATASETS.LIMIT_PER_CLASS 1",
+        "is left for choosing the penalty; add images of this class, or set LOGISTIC.VAL",
+    ),
     ("LOGISTIC.VAL folder:digits_cls:test", "must be a part of DATASETS.TRAIN"),
     ("LOGISTIC.VAL folder:digits_cls:train", "all of its images are in it"),
 ]
