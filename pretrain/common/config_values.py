@@ -116,7 +116,7 @@ def _check_quotes(value: str, name: str) -> None:
     """Raises InputError for a text that looks like a list: a shell removed the quotes in it."""
     if (value[:1], value[-1:]) in (("[", "]"), ("(", ")")):
         texts = [part.strip().strip("\"'") for part in value[1:-1].split(",")]
-        listed = ", ".join(f'"{text}"' for text in texts)
+        listed = ", ".join(f'"{text}"' for text in texts if text)
         raise InputError(
             f"{name} {shown(value)} is not a list: its quotes are missing, which a shell removes;"
             f" write '[{printable(listed)}]'"

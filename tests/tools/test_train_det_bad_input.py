@@ -220,7 +220,7 @@ def test_a_test_mask_that_cannot_be_scored(tmp_path: Path, run: Run) -> None:
     write_coco(tmp_path / "c", "train", content)
     change(content, "annotations", 0, segmentation=[])
     write_coco(tmp_path / "c", "test", content)
-    assert "objects have no mask, or a polygon with fewer than 3 points" in run(*COCO)
+    assert "objects have no mask, or only polygons with fewer than 3 points" in run(*COCO)
 
 
 def test_nothing_to_train_on(tmp_path: Path, run: Run) -> None:

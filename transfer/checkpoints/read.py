@@ -22,7 +22,7 @@ from transfer.checkpoints.build import build_trunk
 from transfer.checkpoints.files import RANDOM, Source, source_stem
 from transfer.checkpoints.formats.find_format import find_format
 from transfer.checkpoints.formats.huggingface_vit import HUGGING_FACE_VITS
-from transfer.checkpoints.formats.key_format import Found
+from transfer.checkpoints.formats.key_format import RELEASED, Found
 from transfer.checkpoints.formats.ours import OURS
 from transfer.checkpoints.networks.architectures import is_read, named_look_alike
 from transfer.checkpoints.networks.convnext import said_of
@@ -150,7 +150,8 @@ def read(
         raise InputError(f"{path} is a {name}, but a {backbone} is needed")
     warnings = (*facts.warnings, *_casts(found.tensors, account), *said_of(found.layout.fills))
     warnings = (*warnings, *check_values(state, path))
-    if facts.backbone is None and named is None and backbone is None:
+    said = facts.backbone is not None or found.format.evidence == RELEASED
+    if not said and named is None and backbone is None:
         warnings = (*warnings, *_look_alike(path, name))
     known = {"source": found.format.name, "file_sha256": raw.sha256, **facts.known}
     provenance = make_provenance(**known)

@@ -75,6 +75,7 @@ def test_no_key_takes_what_its_type_cannot_mean(make: Callable[[], CfgNode], tmp
     ("value", "remedy"),
     [
         ("[coco:a:train]", """write '["coco:a:train"]'"""),
+        ("(coco:a:train,)", """write '["coco:a:train"]'"""),
         ("(coco:a:train, voc:b:train)", """write '["coco:a:train", "voc:b:train"]'"""),
         ("['coco:a:train', voc:b:train]", """write '["coco:a:train", "voc:b:train"]'"""),
     ],

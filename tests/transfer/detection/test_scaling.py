@@ -89,7 +89,7 @@ def test_own_data_is_comparable() -> None:
     data = ("DATASETS.TRAIN", "voc:a:train", "DATASETS.TEST", "voc:a:val")
     shipped = load_config("own_fpn.yaml", make_defaults(), (), "detection")
     for more, answer in (((), "yes"), (("SOLVER.BASE_LR", "0.1"), "no, SOLVER.BASE_LR 0.1")):
-        cfg = load_detection_config("own_fpn.yaml", (*data, "TRANSFER.CLASSES", "(a,)", *more))
+        cfg = load_detection_config("own_fpn.yaml", (*data, "TRANSFER.CLASSES", "('a',)", *more))
         assert f"comparable with own_fpn: {answer}" in training_line(cfg, shipped, "own_fpn", 1)
     # VOC's own protocol names its data.
     assert "no, DATASETS.TEST [voc:a:val] for [voc_2007_test], DATASETS.TRAIN" in line(*data)

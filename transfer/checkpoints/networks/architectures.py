@@ -62,7 +62,8 @@ def named_look_alike(stem: str, backbone: str) -> str | None:
     wanted = expected_shapes(backbone, counters=False)
     for name in _joined_words(stem):
         # only a name of these families is worth the import of timm
-        if any(family in name for family in FAMILIES) and is_timm_convnet(name):
+        of_timm = any(family in name for family in FAMILIES) and is_timm_convnet(name)
+        if of_timm and name != backbone:
             if expected_shapes(name, counters=False) == wanted:
                 return name
     return None
