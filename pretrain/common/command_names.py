@@ -28,6 +28,10 @@ def as_started(text: str) -> str:
     of a clone, with `mscn-report` in place of `python tools/report.py` if this process is a command
     of the package, or if the package was installed without the scripts.
     """
+    return SCRIPT.sub(_as_started, text)
+
+
+def _as_started(script: re.Match[str]) -> str:
     if Path(sys.argv[0]).name not in COMMANDS.values() and is_checkout():
-        return text
-    return SCRIPT.sub(lambda found: COMMANDS[found[1]], text)
+        return script[0]
+    return COMMANDS[script[1]]

@@ -18,6 +18,7 @@ from typing import TypeGuard
 import torch
 from torch import Tensor
 
+from pretrain.backbones.vit import sine_cosine_positions
 from pretrain.common.errors import InputError
 from transfer.checkpoints.networks.vit_architectures import parse_vit
 
@@ -103,14 +104,11 @@ def fixed_table(positions: object) -> str | None:
         rows, side = rows[1:], math.isqrt(len(rows) - 1)
     if side < 2 or side * side != len(rows):
         return None
-    coordinates = torch.arange(side, dtype=torch.float32)
-    row, column = coordinates.repeat_interleave(side), coordinates.repeat(side)
-    for whose, (first, second) in {"moco_v3": (row, column), "mae": (column, row)}.items():
-        width = rows.shape[1]
-        expected = torch.cat([_waves(first, width), _waves(second, width)], 1)
-        if float((rows - expected).abs().max()) < _CLOSE:
-            return whose
-    return None
+    width = rows.shape[1]
+    mae = sine_cosine_positions(width, side, side)[0, 1:]
+    tables = {"moco_v3": mae.roll(width // 2, dims=1), "mae": mae}  # the halves exchanged
+    close = (whose for whose, table in tables.items() if (rows - table).abs().max() < _CLOSE)
+    return next(close, None)
 
 
 def is_values(tensor: object) -> TypeGuard[Tensor]:
@@ -121,10 +119,3 @@ def is_values(tensor: object) -> TypeGuard[Tensor]:
         and tensor.layout == torch.strided
         and tensor.is_floating_point()
     )
-
-
-def _waves(places: Tensor, width: int) -> Tensor:
-    """Sines, then cosines, of places (L,) at D / 4 frequencies: (L, D / 2)."""
-    frequencies = 10000.0 ** -(torch.arange(width // 4, dtype=torch.float32) / (width // 4))
-    angles = places[:, None] * frequencies
-    return torch.cat([angles.sin(), angles.cos()], 1)

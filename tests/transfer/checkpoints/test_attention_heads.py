@@ -43,7 +43,7 @@ def slow_table(width: int, side: int, row_first: bool) -> Tensor:
 
 
 def network(heads: int, positions: Tensor | None = None) -> nn.Module:
-    """A ViT-Ti for images of 32 px, as timm makes it, with so many heads."""
+    """Returns timm's ViT-Ti for images of 32 px, with this number of heads."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         made = timm.create_model(

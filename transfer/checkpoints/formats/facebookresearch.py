@@ -79,16 +79,16 @@ def _facts_of_mae(content: Mapping[str, Any]) -> Facts:
     writes the same keys, with the method's own table.
     """
     state = {without_ddp(str(name)): value for name, value in content["model"].items()}
-    if any(name.startswith("decoder_") for name in state):
-        return stated("mae", first_epoch=1)(content)
     positions = state.get("pos_embed")
-    if not is_values(positions):  # a value that is refused later
+    if any(name.startswith("decoder_") for name in state):
+        method = "mae"
+    elif fixed_table(positions) == "moco_v3":
+        method = "moco_v3"
+    elif is_values(positions) and positions.ndim == 3 and not positions[:, :1].float().any():
+        method = "mae"
+    else:
         return no_facts(content)
-    if fixed_table(positions) == "moco_v3":
-        return stated("moco_v3", first_epoch=1)(content)
-    if positions.ndim == 3 and not positions[:, :1].float().any():
-        return stated("mae", first_epoch=1)(content)
-    return no_facts(content)
+    return stated(method, first_epoch=1)(content)
 
 
 def _check_moco_v3(content: Mapping[str, Any]) -> None:

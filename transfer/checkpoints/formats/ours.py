@@ -59,13 +59,29 @@ OURS = (
     ),
 )
 
+_RESNET = r"(conv1|layer1\.0\.conv1|layer2\.0\.conv1|layer1\.0\.bn1)\.weight"
+
+
+def _below(name: str, title: str, needs: tuple[str, ...] = ()) -> KeyFormat:
+    """Returns the format of plain names below a key, which is its name."""
+    return KeyFormat(
+        name,
+        title,
+        TEXT,
+        containers=((name,),),
+        prefixes=with_ddp(""),
+        needs=needs,
+        drops={"classifier": r"(fc|head)\.(?!norm\.).*"},
+    )
+
+
 FLAT = (
     KeyFormat(
         "torchvision",
         "torchvision; timm; backbone files of Barlow Twins, VICReg, DINO, SparK, mmselfsup",
         CLASS,
         prefixes=("", "module."),
-        needs=(r"(conv1|layer1\.0\.conv1|layer2\.0\.conv1|layer1\.0\.bn1)\.weight",),
+        needs=(_RESNET,),
         drops={"classifier": r"fc\..*"},
     ),
     KeyFormat(
@@ -77,29 +93,13 @@ FLAT = (
         needs=(r"cls_token|blocks\.0\..*",),
         drops={"classifier": r"head(_dist)?\..*"},
     ),
-    KeyFormat(
+    _below(
         "state_dict",
         "torchvision's or timm's names below `state_dict`: linear probes, tonylins' SimCLR",
-        TEXT,
-        containers=(("state_dict",),),
-        prefixes=with_ddp(""),
-        drops={"classifier": r"(fc|head)\.(?!norm\.).*"},
     ),
-    KeyFormat(
+    _below(
         "model_state_dict",
         "torchvision's or timm's names below `model_state_dict`, as PyTorch's tutorial saves",
-        TEXT,
-        containers=(("model_state_dict",),),
-        prefixes=with_ddp(""),
-        drops={"classifier": r"(fc|head)\.(?!norm\.).*"},
     ),
-    KeyFormat(
-        "model",
-        "torchvision's names below `model`",
-        TEXT,
-        containers=(("model",),),
-        prefixes=with_ddp(""),
-        needs=(r"(conv1|layer1\.0\.conv1|layer2\.0\.conv1|layer1\.0\.bn1)\.weight",),
-        drops={"classifier": r"(fc|head)\.(?!norm\.).*"},
-    ),
+    _below("model", "torchvision's names below `model`", needs=(_RESNET,)),
 )
