@@ -5,6 +5,7 @@ The function is found by its name in the new processes. It writes its results in
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -22,7 +23,12 @@ def run_in_two(function: Callable[..., None], folder: Path, *args: Any) -> None:
     Raises:
         torch.multiprocessing.ProcessRaisedException: one of them raised.
     """
-    mp.start_processes(_run, args=(function, str(folder), args), nprocs=2, start_method="spawn")
+    # The two are forked from one process that has imported torch, which takes longer than most of
+    # these tests. It is started once, without threads and without what the tests changed.
+    multiprocessing.set_forkserver_preload(["pretrain.engine.run", "tests.two_processes"])
+    mp.start_processes(
+        _run, args=(function, str(folder), args), nprocs=2, start_method="forkserver"
+    )
 
 
 def _run(rank: int, function: Callable[..., None], folder: str, args: tuple) -> None:

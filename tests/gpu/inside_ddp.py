@@ -29,7 +29,7 @@ CAP = 25 * 2**20  # bytes of a bucket, torch's default; a parameter of more has 
 def test_gradients_are_exchanged_once_a_step_in_the_buckets_that_hold_them(
     parts: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shapes.meta_nonzero_assume_all_nonzero = True  # this process has no other use
+    monkeypatch.setattr(shapes, "meta_nonzero_assume_all_nonzero", True)
     monkeypatch.setattr(
         torchs_own, "_verify_param_shape_across_processes", lambda *args, **options: None
     )
