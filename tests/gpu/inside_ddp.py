@@ -29,7 +29,6 @@ CAP = 25 * 2**20  # bytes of a bucket, torch's default; a parameter of more has 
 def test_gradients_are_exchanged_once_a_step_in_the_buckets_that_hold_them(
     parts: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shapes, "meta_nonzero_assume_all_nonzero", True)
     monkeypatch.setattr(
         torchs_own, "_verify_param_shape_across_processes", lambda *args, **options: None
     )
@@ -41,7 +40,8 @@ def test_gradients_are_exchanged_once_a_step_in_the_buckets_that_hold_them(
         future.set_result(bucket.buffer())
         return future
 
-    with process_group(8, 0), PretendCuda(False) as cuda:
+    all_nonzero = shapes.patch(meta_nonzero_assume_all_nonzero=True)
+    with process_group(8, 0), all_nonzero, PretendCuda(False) as cuda:
         cfg = load_checked("simclr_r50_tiny100.yaml", ["SOLVER.BATCH_SIZE", "32"], 8)
         training = pretended_training(cfg)
         training.parts = parts

@@ -26,7 +26,9 @@ def run_steps(beside: bool) -> tuple[dict[str, int], list[Any]]:
     """Three steps: the places where the host waited, and the stream of each making of views."""
     made: list[Any] = []
     with process_group(1), PretendCuda(False) as cuda:
-        cfg = load_checked("simclr_r50_tiny100.yaml", ["SOLVER.BATCH_SIZE", "4"], 1)
+        cfg = load_checked(
+            "simclr_r50_tiny100.yaml", ["SOLVER.BATCH_SIZE", "4", "BACKBONE.NAME", "resnet18"], 1
+        )
         training = pretended_training(cfg)
         training.total_steps = 3
         if beside:

@@ -98,10 +98,8 @@ KINDS = [
 @pytest.fixture(autouse=True)
 def masks_without_values() -> Iterator[None]:
     """As in the rehearsal: a mask without values selects all places."""
-    before = shapes.meta_nonzero_assume_all_nonzero
-    shapes.meta_nonzero_assume_all_nonzero = True
-    yield
-    shapes.meta_nonzero_assume_all_nonzero = before
+    with shapes.patch(meta_nonzero_assume_all_nonzero=True):
+        yield
 
 
 @functools.cache
