@@ -37,10 +37,10 @@ def over_the_runtime() -> None:
 @pytest.mark.parametrize(
     "capability, expected",
     [
-        (70, ["fp16", "Cudnn", "Slow2d"]),
+        pytest.param(70, ["fp16", "Cudnn", "Slow2d"], marks=pytest.mark.slow),
         (75, ["fp16", "Cudnn", "Slow2d"]),
         (80, ["bf16", "Cudnn", "Cudnn"]),
-        (90, ["bf16", "Cudnn", "Cudnn"]),
+        pytest.param(90, ["bf16", "Cudnn", "Cudnn"], marks=pytest.mark.slow),
     ],
 )
 def test_convolutions_stay_in_cudnn(capability: int, expected: list[str]) -> None:
