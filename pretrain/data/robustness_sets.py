@@ -133,9 +133,10 @@ def read_own_corrupted(root: Path, folder: str) -> FileList:
     return _read_corrupted(found)
 
 
-def corruption_of(path: str) -> str:
-    """Returns the corruption of an image of CORRUPTION/SEVERITY/CLASS/IMAGE."""
-    return Path(path).parts[-4]
+def corruption_of(path: str) -> tuple[str, str]:
+    """Returns the corruption and the severity of an image of CORRUPTION/SEVERITY/CLASS/IMAGE."""
+    corruption, severity = Path(path).parts[-4:-2]
+    return corruption, severity
 
 
 def _read_corrupted(places: dict[str, tuple[Path, tuple[str, ...]]]) -> FileList:
