@@ -47,6 +47,8 @@ IMAGES = {
     "caltech101:test": 6_084,
     "flowers102:trainval": 2_040,
     "flowers102:test": 6_149,
+    "birdsnap:train": 47_386,
+    "birdsnap:test": 2_443,
     "imagenet_v2:matched-frequency": 10_000,
     "imagenet_v2:threshold0.7": 10_000,
     "imagenet_v2:top-images": 10_000,
@@ -68,6 +70,7 @@ CLASSES = {
     "pets": 37,
     "caltech101": 102,
     "flowers102": 102,
+    "birdsnap": 500,
     "imagenet_v2": 1000,
     "imagenet_r": 200,
     "imagenet_a": 200,
@@ -97,13 +100,21 @@ def listed_files(
 ) -> FileList:
     """Returns the files `folder / name` of an official list, in its order.
 
-    Raises InputError if some do not exist, with their number and one of them.
+    Raises InputError if some do not exist, with their number and one of them, and for a label that
+    is not the number of a class.
 
     Args:
         source: the list's file, for the message.
         layout: the layout that is expected on the disk, for the message.
     """
     _check_existence(source, folder, names, layout)
+    for name, label in zip(names, labels):
+        if not 0 <= label < len(classes):
+            raise InputError(
+                f"{source}: {name} has the class number {label}, but the lists name "
+                f"{len(classes)} classes, 0 to {len(classes) - 1}; unpack them again, or correct "
+                "the lists of your part of the set so that the numbers have no gaps"
+            )
     paths = (os.path.join(folder, name) for name in names)
     return FileList.pack(paths, labels, classes)
 

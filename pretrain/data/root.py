@@ -38,15 +38,31 @@ def check_present(needed: Iterable[Path], expected: Callable[[], str]) -> None:
 
 def missing(path: Path, remedy: str, what: str = "") -> InputError:
     """Returns the error about a path that is missing, which names what has a similar name next to
-    it.
+    it, or is at a wrong level.
 
     Args:
         remedy: what to do, or what is expected.
         what: what the path is, before its name.
     """
     there = names_in(path.parent, (path.suffix,))
-    near = printable(near_matches(path.stem, [Path(name).stem for name in there]))
+    near = near_matches(path.stem, [Path(name).stem for name in there]) or _other_level(path)
+    near = printable(near)
     return InputError(f"{what}{path} is missing{near}; {remedy}{root_hint(path)}")
+
+
+def _other_level(path: Path) -> str:
+    """Returns " (but there is FOLDER/VOCdevkit/VOC2007)" if the first missing part of a path is one
+    level too deep, or says that the folder itself has its name; otherwise "".
+    """
+    above = next((parent for parent in path.parents if parent.is_dir()), None)
+    if above is None:
+        return ""
+    name = path.relative_to(above).parts[0]
+    if above.absolute().name == name:
+        return f" (but the name of {above} is {name!r}: is it the folder above that is meant?)"
+    below = (above / folder / name for folder in names_in(above, ("",)))
+    found = next((place for place in below if place.exists()), None)
+    return f" (but there is {found}: is it one level too deep?)" if found else ""
 
 
 def root_hint(path: Path) -> str:
