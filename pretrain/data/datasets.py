@@ -212,6 +212,17 @@ def sorting_hint(images: ImageDataset) -> str:
     )
 
 
+def level_hint(images: ImageDataset) -> str:
+    """Returns a remedy if the only class has folders of images, which may be the classes; or ""."""
+    folder = Path(images.name(0)).parent
+    if len(images.classes) != 1 or folder.name == images.classes[0]:
+        return ""
+    return (
+        f"; its images are in folders such as {folder}: if these are the classes, move them one "
+        "level up, or name the folder that holds them"
+    )
+
+
 def open_images(spec: str, limit_per_class: int | None = None) -> ImageDataset:
     """Opens a classification data set by its spec (see the module's docstring).
 

@@ -32,7 +32,7 @@ from pretrain.data.checksums import faults_of, official_sums
 from pretrain.data.file_list import FileList
 from pretrain.data.folders import scan_folder
 from pretrain.data.official_lists import first_existing, listed_files
-from pretrain.data.root import missing
+from pretrain.data.root import check_present, missing
 
 CALTECH_TRAIN, CALTECH_VAL = 25, 5  # images of each class; the others are for testing
 TRAINVAL = ("train", "val")
@@ -54,6 +54,7 @@ class NaturalSet(NamedTuple):
         files, labels: attributes of an instance; "": those of (path, label) in `_samples`.
         splits: torchvision's name of a split, by ours.
         layout: the expected files below the root.
+        needs: what torchvision needs of them for a split, below the fixed part of `layout`.
         remedy: how to get them.
     """
 
@@ -62,6 +63,7 @@ class NaturalSet(NamedTuple):
     labels: str
     splits: dict[str, tuple[str, ...]]
     layout: str
+    needs: tuple[str, ...]
     remedy: str = ""
 
 
@@ -76,6 +78,7 @@ SETS = {
         "_labels",
         _same("train", "test"),
         "food-101/{images/CLASS/*.jpg, meta/train.json, meta/test.json}",
+        ("images", "meta/{}.json"),
     ),
     "cars": NaturalSet(
         "StanfordCars",
@@ -84,6 +87,7 @@ SETS = {
         _same("train", "test"),
         "stanford_cars/{cars_train/*.jpg, cars_test/*.jpg, cars_test_annos_withlabels.mat, "
         "devkit/cars_train_annos.mat, devkit/cars_meta.mat}",
+        ("cars_{}", "devkit/cars_meta.mat"),
         "its own server is gone and torchvision cannot download it any more: take a copy of these "
         "files from elsewhere",
     ),
@@ -94,6 +98,7 @@ SETS = {
         {**_same("train", "val", "test"), "trainval": TRAINVAL},
         "fgvc-aircraft-2013b/data/{images/*.jpg, variants.txt, "
         "images_variant_{train,val,test}.txt}",
+        ("images", "variants.txt", "images_variant_{}.txt"),
     ),
     "dtd": NaturalSet(
         "DTD",
@@ -101,6 +106,7 @@ SETS = {
         "_labels",
         {**_same("train", "val", "test"), "trainval": TRAINVAL},
         "dtd/dtd/{images/CLASS/*.jpg, labels/{train,val,test}1.txt}",
+        ("images", "labels/{}1.txt"),
     ),
     "pets": NaturalSet(
         "OxfordIIITPet",
@@ -108,6 +114,7 @@ SETS = {
         "_labels",
         _same("trainval", "test"),
         "oxford-iiit-pet/{images/*.jpg, annotations/trainval.txt, annotations/test.txt}",
+        ("images", "annotations/{}.txt"),
     ),
     "flowers102": NaturalSet(
         "Flowers102",
@@ -115,6 +122,7 @@ SETS = {
         "_labels",
         {**_same("train", "val", "test"), "trainval": TRAINVAL},
         "flowers-102/{jpg/*.jpg, imagelabels.mat, setid.mat}",
+        ("jpg", "imagelabels.mat", "setid.mat"),
     ),
 }
 NAMES = (*SETS, "sun397", "caltech101", "birdsnap")
@@ -155,6 +163,14 @@ def _by_torchvision(name: str, found: NaturalSet, root: Path, split: str) -> Lis
     from torchvision import datasets  # a slow import, needed only for these sets
 
     reader: Callable[..., Any] = getattr(datasets, found.reader)
+    folder = root / found.layout.partition("/{")[0]
+    remedy = found.remedy or (
+        f"download it yourself: torchvision.datasets.{found.reader}({str(root)!r}, "
+        f"split={split!r}, download=True)"
+    )
+    expected = f"{root}/{found.layout}; {remedy}"
+    needed = (folder / part.format(split) for part in found.needs)
+    check_present((folder, *needed), lambda: expected)
     try:
         data = reader(str(root), split=split, download=False)
         if found.files:
@@ -162,18 +178,10 @@ def _by_torchvision(name: str, found: NaturalSet, root: Path, split: str) -> Lis
         else:
             paths, labels = zip(*data._samples)
     except Exception as error:  # of many kinds: JSON, MATLAB's files and text are read there
-        remedy = found.remedy or (
-            f"download it yourself: torchvision.datasets.{found.reader}({str(root)!r}, "
-            f"split={split!r}, download=True)"
-        )
-        folder = root / found.layout.partition("/{")[0]
-        expected = f"expected {root}/{found.layout}; {remedy}"
-        if not folder.is_dir():
-            raise missing(folder, expected) from error
         said = faults_of(folder, official_sums(reader)) or " ".join(str(error).split())
         raise InputError(
             f"{name}:{split} is damaged, or not complete ({said or type(error).__name__}); "
-            f"{expected}"
+            f"expected {expected}"
         ) from error
     return Listed([str(path) for path in paths], [int(label) for label in labels], data.classes)
 
@@ -274,9 +282,7 @@ def _read_caltech101(root: Path, split: str) -> FileList:
     takes = find(split, {**wanted, "test": (False, False)}, "split of caltech101")
     folder = root / "caltech101" / "101_ObjectCategories"
     if not folder.is_dir():
-        raise InputError(
-            f"{folder} is missing; unpack 101_ObjectCategories.tar.gz of caltech-101.zip there"
-        )
+        raise missing(folder, "unpack 101_ObjectCategories.tar.gz of caltech-101.zip there")
     found = scan_folder(folder)
     rng = np.random.default_rng(0)
     chosen: list[int] = []

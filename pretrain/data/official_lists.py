@@ -15,6 +15,7 @@ from pathlib import Path
 
 from pretrain.common.errors import InputError
 from pretrain.common.logs import progress
+from pretrain.common.lookup import folded
 from pretrain.common.printable import shown
 from pretrain.data.file_list import FileList
 from pretrain.data.root import missing
@@ -138,12 +139,19 @@ def _check_existence(source: Path, folder: Path, names: Sequence[str], layout: s
         found = _file_names(folder / parent)
         lost = [file for file in files if file not in found]
         missing += len(lost)
-        first = first or next((str(folder / parent / file) for file in lost), "")
+        if lost and not first:
+            first = f"{folder / parent / lost[0]}{_spelled(lost[0], found)}"
     if missing:
         raise InputError(
             f"{source} names {len(names)} images; {missing} of them do not exist, such as {first};"
             f" expected {layout}"
         )
+
+
+def _spelled(name: str, found: set[str]) -> str:
+    """Returns a phrase if a file differs from a name only in letter case or its form of accents."""
+    like = next((one for one in sorted(found) if folded(one) == folded(name)), "")
+    return f" (there is {like}: rename it)" if like else ""
 
 
 def part_of_whole(name: str, images: int, classes: int) -> str:

@@ -11,6 +11,7 @@ from pretrain.common.lookup import names_in, near_matches
 from pretrain.common.printable import printable
 
 VARIABLE = "DETECTRON2_DATASETS"
+MOST_OF_HINT = 400  # characters
 
 
 def datasets_root() -> Path:
@@ -44,25 +45,30 @@ def missing(path: Path, remedy: str, what: str = "") -> InputError:
         remedy: what to do, or what is expected.
         what: what the path is, before its name.
     """
-    there = names_in(path.parent, (path.suffix,))
-    near = near_matches(path.stem, [Path(name).stem for name in there]) or _other_level(path)
-    near = printable(near)
+    near = printable(_near(path), MOST_OF_HINT)
     return InputError(f"{what}{path} is missing{near}; {remedy}{root_hint(path)}")
 
 
-def _other_level(path: Path) -> str:
-    """Returns " (but there is FOLDER/VOCdevkit/VOC2007)" if the first missing part of a path is one
-    level too deep, or says that the folder itself has its name; otherwise "".
+def _near(path: Path) -> str:
+    """Returns a phrase about what may be meant by a missing path; "" if nothing is like it.
+
+    It is compared with the names next to its first part that is missing, and looked for one level
+    deeper and one level higher.
     """
     above = next((parent for parent in path.parents if parent.is_dir()), None)
     if above is None:
         return ""
-    name = path.relative_to(above).parts[0]
-    if above.absolute().name == name:
-        return f" (but the name of {above} is {name!r}: is it the folder above that is meant?)"
-    below = (above / folder / name for folder in names_in(above, ("",)))
-    found = next((place for place in below if place.exists()), None)
-    return f" (but there is {found}: is it one level too deep?)" if found else ""
+    first = above / path.relative_to(above).parts[0]
+    names = names_in(above, (first.suffix,))
+    if near := near_matches(first.stem, [Path(name).stem for name in names]):
+        return near
+    places = [*(above / folder / first.name for folder in names_in(above, ("",)))]
+    places += [above / path.name] if path != first else []
+    if found := next((place for place in places if place.exists()), None):
+        return f" (but there is {found}: is it at the wrong level?)"
+    if above.absolute().name == first.name:
+        return f" (but {above} itself has this name: is the folder above it meant?)"
+    return ""
 
 
 def root_hint(path: Path) -> str:

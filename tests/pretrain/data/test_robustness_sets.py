@@ -114,7 +114,7 @@ def test_bad_input_ends_in_a_line(root: Path) -> None:
         "imagenet_c:test": "fog/3 is missing",
         "imagenet_c:extra": "speckle_noise is missing",
         "corrupted:uneven": "rain has the severities 1, 2, 3, 4, 5, but dust has 1, 2",
-        "corrupted:classes": "rain/2 has different class folders",
+        "corrupted:classes": "class folders than the severities before it (n01); unpack",
         "corrupted:deep": "is in a folder below its class folder",
         "corrupted:empty": "has no folders; expected",
         "corrupted:absent": "absent is missing; expected",

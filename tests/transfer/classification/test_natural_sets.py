@@ -134,6 +134,26 @@ def birdsnap(root: Path, patch: pytest.MonkeyPatch) -> Known:
     return Known(*parts[0], *parts[1], held_out(parts[0][1], 0.1))
 
 
+def birdsnap_lists(root: Path, patch: pytest.MonkeyPatch) -> Known:
+    """The official lists, which mix species and splits, and name images whose links are dead."""
+    folder, rng = root / "birdsnap", np.random.default_rng(12)
+    labels = np.arange(6).repeat(20)
+    pictures, names = draw(labels, 6, 7, (48, 44)), []
+    for number, (label, pixels) in enumerate(zip(labels.tolist(), pictures)):
+        names.append(f"{'ABCDEF'[label]}_Bird/{number:04d}.jpg")
+        if number % 10:
+            save(folder / "download/images" / names[-1], pixels)
+    order = rng.permutation(120).tolist()
+    held = sorted(rng.permutation(120)[:35].tolist())
+    rows = [f"http://x/{n}\t0f\t{names[n]}\t{labels[n] + 1}\t3" for n in order]
+    (folder / "images.txt").write_text("\n".join(["url\tmd5\tpath\tspecies_id\tbb_x1", *rows]))
+    (folder / "test_images.txt").write_text("\n".join(["path", *(names[n] for n in held)]) + "\n")
+    train = [n for n in order if n not in held and n % 10]
+    test = [n for n in order if n in held and n % 10]
+    first, second = ([pictures[n] for n in part] for part in (train, test))
+    return Known(first, labels[train], second, labels[test], held_out(labels[train], 0.1))
+
+
 def voc(root: Path, patch: pytest.MonkeyPatch) -> Known:
     """One to three classes in an image; a sixth of the further ones has difficult objects only.
 
@@ -242,25 +262,39 @@ METRICS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
     "mean_per_class": mean_per_class,
     "mAP_11point": eleven_points,
 }
-SETS: dict[str, tuple[Callable[[Path, pytest.MonkeyPatch], Known], str]] = {
-    "cifar10": (lambda root, patch: cifar(root, patch, 10, (20, 12)), "top1"),
-    "cifar100": (lambda root, patch: cifar(root, patch, 100, (5, 2)), "top1"),
-    "voc2007": (voc, "mAP_11point"),
-    "flowers102": (flowers, "mean_per_class"),
-    "caltech101": (caltech, "mean_per_class"),
-    "birdsnap": (birdsnap, "top1"),
-}
 
 
-@pytest.mark.parametrize("name", SETS)
+class Case(NamedTuple):
+    """A config, the writer of its data, its metric, and the name of its test set."""
+
+    config: str
+    write: Callable[[Path, pytest.MonkeyPatch], Known]
+    metric: str
+    test: str
+    words: Sequence[str] = ()
+
+
+BY_LISTS = "DATASETS.TRAIN birdsnap:train DATASETS.TEST birdsnap:test".split()
+CASES = [
+    Case("cifar10", lambda root, patch: cifar(root, patch, 10, (20, 12)), "top1", "cifar10:test"),
+    Case("cifar100", lambda root, patch: cifar(root, patch, 100, (5, 2)), "top1", "cifar100:test"),
+    Case("voc2007", voc, "mAP_11point", "voc_2007_test"),
+    Case("flowers102", flowers, "mean_per_class", "flowers102:test"),
+    Case("caltech101", caltech, "mean_per_class", "caltech101:test"),
+    Case("birdsnap", birdsnap, "top1", "folder:birdsnap:test"),
+    Case("birdsnap", birdsnap_lists, "top1", "birdsnap:test", BY_LISTS),
+]
+
+
+@pytest.mark.parametrize("case", CASES, ids=[case.test for case in CASES])
 def test_a_set_from_its_files_to_its_record(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path / "sets"))
-    write, metric = SETS[name]
-    known = write(tmp_path / "sets", monkeypatch)
-    command = ["--config", f"natural_{name}.yaml", "--weights", "random"]
-    assert main([*command, "--output", str(tmp_path / "out"), *WORDS]) == 0
+    metric = case.metric
+    known = case.write(tmp_path / "sets", monkeypatch)
+    command = ["--config", f"natural_{case.config}.yaml", "--weights", "random"]
+    assert main([*command, "--output", str(tmp_path / "out"), *WORDS, *case.words]) == 0
     record: dict[str, Any] = read_record(tmp_path / "out/trial_0/record.json")
     notes = json.loads((tmp_path / "out/trial_0/selection.json").read_text())
 
@@ -283,3 +317,4 @@ def test_a_set_from_its_files_to_its_record(
     assert chance < wanted < 95, "a set that is neither too easy nor hopeless"
     counts = record["data"]["train"]["images"], record["data"]["test"]["images"]
     assert counts == (len(known.labels), len(known.test_labels))
+    assert record["dataset"] == case.test
