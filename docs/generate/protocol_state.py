@@ -39,6 +39,7 @@ FORMAT_TESTS: Mapping[str, str] = {
     "imagenet:": "tests/pretrain/data/test_datasets.py",
     "cifar10:": "tests/pretrain/data/test_datasets.py",
     "cifar100:": "tests/pretrain/data/test_datasets.py",
+    "folder:birdsnap:": "tests/transfer/classification/test_natural_sets.py",
     "inat2018:": "tests/pretrain/data/test_official_lists.py",
     "places205:": "tests/pretrain/data/test_official_lists.py",
     **dict.fromkeys(

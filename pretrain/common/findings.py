@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import logging
+from collections.abc import Sequence
 
 from pretrain.common.errors import MOST_OF_MESSAGE, InputError
 from pretrain.common.printable import printable
@@ -17,6 +18,11 @@ logger = logging.getLogger(__name__)
 
 SHOWN = 3
 MOST_OF_PLACE = 400  # characters
+
+
+def first_names(names: Sequence[str]) -> str:
+    """Returns the first names of a list in one phrase, which says if there are more."""
+    return ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
 
 
 class Findings:

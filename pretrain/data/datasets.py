@@ -25,6 +25,7 @@ from PIL import Image
 
 from pretrain.common.errors import InputError
 from pretrain.common.lookup import find
+from pretrain.data.checksums import faults_of, official_sums
 from pretrain.data.decode import decode_image, decode_pixels, read_header
 from pretrain.data.file_list import FileList
 from pretrain.data.fingerprint import ClassLabels, Fingerprint, fingerprint_of
@@ -34,7 +35,7 @@ from pretrain.data.natural_images import NAMES, read_natural
 from pretrain.data.origins import Files, Origin, Part, Pixels
 from pretrain.data.places205 import read_places205
 from pretrain.data.robustness_sets import READERS
-from pretrain.data.root import below_root, datasets_root
+from pretrain.data.root import below_root, datasets_root, missing
 
 EMPTY: Mapping[str, int] = {}  # spawned processes cannot receive a MappingProxyType
 
@@ -211,6 +212,17 @@ def sorting_hint(images: ImageDataset) -> str:
     )
 
 
+def level_hint(images: ImageDataset) -> str:
+    """Returns a remedy if the only class has folders of images, which may be the classes; or ""."""
+    folder = Path(images.name(0)).parent
+    if len(images.classes) != 1 or folder.name == images.classes[0]:
+        return ""
+    return (
+        f"; its images are in folders such as {folder}: if these are the classes, move them one "
+        "level up, or name the folder that holds them"
+    )
+
+
 def open_images(spec: str, limit_per_class: int | None = None) -> ImageDataset:
     """Opens a classification data set by its spec (see the module's docstring).
 
@@ -306,10 +318,15 @@ def _cifar_opener(number: int) -> Callable[[str], ImageDataset]:
         try:
             data = reader(str(root), train=split == "train", download=False)
         except (RuntimeError, OSError) as error:
-            raise InputError(
-                f"{name} was not found, or is damaged; expected torchvision's files in"
-                f" {root / reader.base_folder} (unpack {reader.filename} in {root})"
-            ) from error
+            folder = root / reader.base_folder
+            expected = (
+                f"expected the files of {reader.filename}, which is the version for Python, in "
+                f"{folder}: unpack it in {root}"
+            )
+            if not folder.is_dir():
+                raise missing(folder, expected) from error
+            said = faults_of(folder, official_sums(reader)) or str(error)
+            raise InputError(f"{name} is damaged, or not complete: {said}; {expected}") from error
         names = [f"{name}:{split} image {index}" for index in range(len(data.data))]
         return ArrayImages(data.data, [int(t) for t in data.targets], data.classes, names)
 

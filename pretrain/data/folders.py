@@ -19,7 +19,7 @@ from pathlib import Path
 from PIL import Image
 
 from pretrain.common.errors import InputError
-from pretrain.common.findings import SHOWN, Findings
+from pretrain.common.findings import Findings, first_names
 from pretrain.data.file_list import FileList
 from pretrain.data.root import missing
 
@@ -224,8 +224,8 @@ def _refuse_two_levels(folder: Path, flat: list[str], full: Mapping[str, _Part])
     below = sum(len(part.images) for part in full.values())
     raise InputError(
         f"image folder {folder} contains {len(flat)} images directly and {below} images in "
-        f"{len(full)} subfolders ({_first(list(full))}); put all images into class folders, or "
-        "move the subfolders elsewhere to use the folder's own images"
+        f"{len(full)} subfolders ({first_names(list(full))}); put all images into class folders, "
+        "or move the subfolders elsewhere to use the folder's own images"
     )
 
 
@@ -257,7 +257,3 @@ def _report(folder: Path, walk: _Walk, full: Mapping[str, _Part]) -> None:
         kind = "class folders are named like splits; write folder:FOLDER:SPLIT to read one split"
         findings.note(kind, ", ".join(full))
     findings.report()
-
-
-def _first(names: list[str]) -> str:
-    return ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from pretrain.common.errors import InputError
 from pretrain.common.logs import progress
+from pretrain.common.lookup import folded
 from pretrain.common.printable import shown
 from pretrain.data.file_list import FileList
 from pretrain.data.root import missing
@@ -47,6 +48,8 @@ IMAGES = {
     "caltech101:test": 6_084,
     "flowers102:trainval": 2_040,
     "flowers102:test": 6_149,
+    "birdsnap:train": 47_386,
+    "birdsnap:test": 2_443,
     "imagenet_v2:matched-frequency": 10_000,
     "imagenet_v2:threshold0.7": 10_000,
     "imagenet_v2:top-images": 10_000,
@@ -68,6 +71,7 @@ CLASSES = {
     "pets": 37,
     "caltech101": 102,
     "flowers102": 102,
+    "birdsnap": 500,
     "imagenet_v2": 1000,
     "imagenet_r": 200,
     "imagenet_a": 200,
@@ -97,13 +101,21 @@ def listed_files(
 ) -> FileList:
     """Returns the files `folder / name` of an official list, in its order.
 
-    Raises InputError if some do not exist, with their number and one of them.
+    Raises InputError if some do not exist, with their number and one of them, and for a label that
+    is not the number of a class.
 
     Args:
         source: the list's file, for the message.
         layout: the layout that is expected on the disk, for the message.
     """
     _check_existence(source, folder, names, layout)
+    for name, label in zip(names, labels):
+        if not 0 <= label < len(classes):
+            raise InputError(
+                f"{source}: {name} has the class number {label}, but the lists name "
+                f"{len(classes)} classes, 0 to {len(classes) - 1}; unpack them again, or correct "
+                "the lists of your part of the set so that the numbers have no gaps"
+            )
     paths = (os.path.join(folder, name) for name in names)
     return FileList.pack(paths, labels, classes)
 
@@ -127,12 +139,19 @@ def _check_existence(source: Path, folder: Path, names: Sequence[str], layout: s
         found = _file_names(folder / parent)
         lost = [file for file in files if file not in found]
         missing += len(lost)
-        first = first or next((str(folder / parent / file) for file in lost), "")
+        if lost and not first:
+            first = f"{folder / parent / lost[0]}{_spelled(lost[0], found)}"
     if missing:
         raise InputError(
             f"{source} names {len(names)} images; {missing} of them do not exist, such as {first};"
             f" expected {layout}"
         )
+
+
+def _spelled(name: str, found: set[str]) -> str:
+    """Returns a phrase if a file differs from a name only in letter case or its form of accents."""
+    like = next((one for one in sorted(found) if folded(one) == folded(name)), "")
+    return f" (there is {like}: rename it)" if like else ""
 
 
 def part_of_whole(name: str, images: int, classes: int) -> str:

@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from pretrain.common.errors import InputError
+from pretrain.common.findings import first_names
 from pretrain.common.lookup import find
 from pretrain.data.file_list import FileList
 from pretrain.data.folders import is_hidden, scan_folder
@@ -133,9 +134,10 @@ def read_own_corrupted(root: Path, folder: str) -> FileList:
     return _read_corrupted(found)
 
 
-def corruption_of(path: str) -> str:
-    """Returns the corruption of an image of CORRUPTION/SEVERITY/CLASS/IMAGE."""
-    return Path(path).parts[-4]
+def corruption_of(path: str) -> tuple[str, str]:
+    """Returns the corruption and the severity of an image of CORRUPTION/SEVERITY/CLASS/IMAGE."""
+    corruption, severity = Path(path).parts[-4:-2]
+    return corruption, severity
 
 
 def _read_corrupted(places: dict[str, tuple[Path, tuple[str, ...]]]) -> FileList:
@@ -147,9 +149,10 @@ def _read_corrupted(places: dict[str, tuple[Path, tuple[str, ...]]]) -> FileList
         for severity in severities:
             part = scan_folder(folder / severity)
             if not part.classes or (classes and part.classes != classes):
+                differ = first_names(sorted(set(part.classes) ^ set(classes)))
                 raise InputError(
                     f"{folder / severity} has different class folders than the severities before "
-                    "it; unpack the data again"
+                    f"it ({differ or 'none'}); unpack the data again"
                 )
             classes = part.classes
             paths += part.paths

@@ -11,6 +11,7 @@ from pretrain.common.lookup import names_in, near_matches
 from pretrain.common.printable import printable
 
 VARIABLE = "DETECTRON2_DATASETS"
+MOST_OF_HINT = 400  # characters
 
 
 def datasets_root() -> Path:
@@ -38,15 +39,36 @@ def check_present(needed: Iterable[Path], expected: Callable[[], str]) -> None:
 
 def missing(path: Path, remedy: str, what: str = "") -> InputError:
     """Returns the error about a path that is missing, which names what has a similar name next to
-    it.
+    it, or is at a wrong level.
 
     Args:
         remedy: what to do, or what is expected.
         what: what the path is, before its name.
     """
-    there = names_in(path.parent, (path.suffix,))
-    near = printable(near_matches(path.stem, [Path(name).stem for name in there]))
+    near = printable(_near(path), MOST_OF_HINT)
     return InputError(f"{what}{path} is missing{near}; {remedy}{root_hint(path)}")
+
+
+def _near(path: Path) -> str:
+    """Returns a phrase about what may be meant by a missing path; "" if nothing is like it.
+
+    It is compared with the names next to its first part that is missing, and looked for one level
+    deeper and one level higher.
+    """
+    above = next((parent for parent in path.parents if parent.is_dir()), None)
+    if above is None:
+        return ""
+    first = above / path.relative_to(above).parts[0]
+    names = names_in(above, (first.suffix,))
+    if near := near_matches(first.stem, [Path(name).stem for name in names]):
+        return near
+    places = [*(above / folder / first.name for folder in names_in(above, ("",)))]
+    places += [above / path.name] if path != first else []
+    if found := next((place for place in places if place.exists()), None):
+        return f" (but there is {found}: is it at the wrong level?)"
+    if above.absolute().name == first.name:
+        return f" (but {above} itself has this name: is the folder above it meant?)"
+    return ""
 
 
 def root_hint(path: Path) -> str:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from pretrain.common.distributed import from_main
 from pretrain.common.errors import InputError
-from pretrain.data.datasets import describe_images, open_images, sorting_hint
+from pretrain.data.datasets import describe_images, level_hint, open_images, sorting_hint
 from pretrain.data.decode import decode_image
 from pretrain.data.fingerprint import ClassLabels, Fingerprint, fingerprint_of
 from pretrain.data.official_lists import part_of_whole
@@ -29,6 +29,7 @@ from transfer.datasets.registry import open_sets
 from transfer.datasets.samples import DetectionSet
 
 logger = logging.getLogger(__name__)
+NEED_SAME = "; both need images of the same classes: add some, or remove the class"
 
 
 class Images(Protocol):
@@ -169,7 +170,7 @@ def check_same_classes(
     only += [f"{name!r} only in {second}" for name in sorted(there - here)[:3]]
     raise InputError(
         f"the classes of {first} and {second} differ: {'; '.join(only) or 'their order'}"
-        f"{_only_difference(here, there) if only else ''}"
+        f"{(_only_difference(here, there) or NEED_SAME) if only else ''}"
     )
 
 
@@ -268,6 +269,7 @@ def open_split(
     if len(images.classes) < 2:
         raise InputError(
             f"{name} has only one class ({images.classes[0]!r}); classification needs at least two"
+            f"{level_hint(images)}"
         )
     part = "" if limit_per_class else part_of_whole(name, len(images), len(images.classes))
     if part:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +11,7 @@ from PIL import Image
 from pretrain.common.errors import InputError
 from pretrain.data.datasets import open_images
 from pretrain.data.decoded_cache import decoded_in_memory
+from tests.pretrain.data.official_layouts import accept, write_cifar10, write_cifar100
 
 
 def test_class_folders(classes_folder: Path) -> None:
@@ -128,23 +128,41 @@ def test_cmyk_jpeg(tmp_path: Path) -> None:
     assert open_images(f"folder:{tmp_path}").read(0).mode == "RGB"
 
 
-def test_cifar10(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """torchvision's own files, without its checksum, which only the real download passes."""
-    from torchvision.datasets import CIFAR10
-
-    folder = tmp_path / "cifar-10-batches-py"
-    folder.mkdir()
-    pixels = np.random.default_rng(0).integers(0, 256, (4, 3072), dtype=np.uint8)
-    (folder / "test_batch").write_bytes(pickle.dumps({"data": pixels, "labels": [3, 1, 0, 9]}))
-    (folder / "batches.meta").write_bytes(pickle.dumps({"label_names": list("abcdefghij")}))
+def test_cifar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The order of the batches, the layout of a row, and fine labels, not coarse ones."""
     monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
-    monkeypatch.setattr(CIFAR10, "_check_integrity", lambda self: True)
-    monkeypatch.setattr("torchvision.datasets.cifar.check_integrity", lambda *_: True)
-    data = open_images("cifar10:test")
-    assert data.labels.tolist() == [3, 1, 0, 9] and data.classes == list("abcdefghij")
-    expected = pixels[2].reshape(3, 32, 32).transpose(1, 2, 0)
-    assert np.array_equal(np.asarray(data.read(2)), expected)
-    assert data.name(2) == "cifar10:test image 2"
+    pictures = np.random.default_rng(0).integers(0, 256, (7, 32, 32, 3), dtype=np.uint8)
+    train, test = (pictures[:5], [3, 1, 0, 9, 7]), (pictures[5:], [8, 2])
+    for name, write in (("cifar10", write_cifar10), ("cifar100", write_cifar100)):
+        accept(monkeypatch, name.upper(), write(tmp_path, train, test))
+        for split, (images, labels) in {"train": train, "test": test}.items():
+            data = open_images(f"{name}:{split}")
+            assert data.labels.tolist() == labels
+            assert np.array_equal([data.read_pixels(row) for row in range(len(data))], images)
+        assert data.name(1) == f"{name}:test image 1"
+    assert open_images("cifar10:test").classes[3] == "cat"
+    assert open_images("cifar100:test").classes[3] == "fine_03"
+
+
+def test_cifars_files_that_are_not_the_official_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that was saved again is named and not unpickled; so is one that is missing."""
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
+    data = (np.zeros((5, 32, 32, 3), np.uint8), [0, 1, 2, 3, 4])
+    (tmp_path / "cifar-10-python.tar.gz").touch()
+    with pytest.raises(InputError, match="cifar-10-batches-py is missing.* in .*: unpack it in"):
+        open_images("cifar10:test")
+    accept(monkeypatch, "CIFAR10", write_cifar10(tmp_path, data, data))
+    folder = tmp_path / "cifar-10-batches-py"
+    program = f"cos\nsystem\n(S'touch {tmp_path}/x'\ntR."
+    (folder / "data_batch_2").write_text(program)
+    with pytest.raises(InputError, match="not the official ones .*: data_batch_2; unpack") as error:
+        open_images("cifar10:test")
+    assert "\n" not in str(error.value) and not (tmp_path / "x").exists()
+    (folder / "data_batch_5").unlink()
+    with pytest.raises(InputError, match="1 of 7 files are missing .*: data_batch_5; files in"):
+        open_images("cifar10:train")
 
 
 def test_pixels_are_those_of_the_image(classes_folder: Path) -> None:

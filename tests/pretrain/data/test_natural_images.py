@@ -17,6 +17,7 @@ from pretrain.common.errors import InputError
 from pretrain.data.datasets import ImageDataset, open_images
 from pretrain.data.official_lists import part_of_whole
 from tests.pretrain.data.conftest import write_grey
+from tests.pretrain.data.official_layouts import accept, write_flowers
 
 
 def text(path: Path, *lines: str) -> None:
@@ -89,12 +90,11 @@ def pets(root: Path) -> None:
         text(folder / f"annotations/{split}.txt", *rows)
 
 
-def flowers(root: Path) -> None:
-    folder = root / "flowers-102"
-    for number in range(1, 7):
-        write_grey(folder / f"jpg/image_{number:05d}.jpg", 10 * number)
-    savemat(folder / "imagelabels.mat", {"labels": np.array([[2, 1, 2, 1, 2, 1]])})
-    savemat(folder / "setid.mat", {"trnid": [[2, 1]], "valid": [[4, 3]], "tstid": [[5, 6]]})
+def flowers(root: Path) -> dict[str, str]:
+    """Returns the checksums of the two .mat files."""
+    pictures = [np.full((5, 6, 3), 10 * number, np.uint8) for number in range(1, 7)]
+    splits = {"train": [2, 1], "val": [4, 3], "test": [5, 6]}
+    return write_flowers(root, pictures, [1, 0, 1, 0, 1, 0], splits)
 
 
 def caltech(root: Path) -> None:
@@ -144,17 +144,19 @@ def test_lists_of_the_official_layout(
 
 def test_flowers(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """torchvision compares the checksums of its two .mat files; generated ones have others."""
-    flowers(root)
-    with pytest.raises(InputError, match="flowers102:train was not found, or is damaged"):
+    sums = flowers(root)
+    with pytest.raises(InputError, match="not the official ones .*: imagelabels.mat, setid.mat;"):
         open_images("flowers102:train")
+    accept(monkeypatch, "Flowers102", sums)
     from torchvision.datasets import Flowers102
 
-    monkeypatch.setattr(Flowers102, "_check_integrity", lambda self: True)
     first, second = Flowers102.classes[:2]
     assert seen(open_images("flowers102:train")) == [(20, first), (10, second)]
     assert seen(open_images("flowers102:test")) == [(50, second), (60, first)]
     both = seen(open_images("flowers102:trainval"))
     assert both == [(20, first), (10, second), (40, first), (30, second)]
+    (root / "flowers-102/setid.mat").unlink()
+    assert "flowers-102/setid.mat is missing" in refused("flowers102:train")
 
 
 def test_caltech_draws_25_and_5_of_each_class_and_keeps_the_rest_for_testing(root: Path) -> None:
@@ -179,6 +181,39 @@ def test_caltech_draws_25_and_5_of_each_class_and_keeps_the_rest_for_testing(roo
         open_images("caltech101:train")
 
 
+def birdsnap(root: Path) -> None:
+    """Four images of two species; the link of the second one is dead."""
+    folder = root / "birdsnap"
+    names = ["Wren/1.jpg", "Wren/2.jpg", "Barn_Owl/3.jpg", "Barn_Owl/4.jpg"]
+    for number in (0, 2, 3):
+        write_grey(folder / "download/images" / names[number], 10 * number)
+    write_grey(folder / "download/images/Wren/unlisted.jpg", 200)
+    rows = [f"http://a/{name}\t0f\t{name}\t{n}\t1" for n, name in enumerate(names)]
+    text(folder / "images.txt", "url\tmd5\tpath\tspecies_id\tbb_x1", *rows)
+    text(folder / "test_images.txt", "path", names[3], names[0])
+
+
+def test_birdsnap_has_the_images_of_its_lists_that_are_there(root: Path) -> None:
+    birdsnap(root)
+    data = open_images("birdsnap:test")
+    assert seen(data) == [(0, "Wren"), (30, "Barn_Owl")] and not data.left_out
+    data = open_images("birdsnap:train")
+    assert seen(data) == [(20, "Barn_Owl")] and data.classes == ["Barn_Owl", "Wren"]
+    assert data.describe("birds").endswith("left out: 1 images of the list that are not there")
+    assert part_of_whole("birdsnap:train", 1, 500) == "the whole set has 47386 images"
+    for name in ("download/images/Wren/1.jpg", "download/images/Barn_Owl/4.jpg"):
+        (root / "birdsnap" / name).unlink()
+    assert "has none of the 2 images that" in refused("birdsnap:test")
+    text(root / "birdsnap/test_images.txt", "path", "Crow/9.jpg")
+    assert "1 images are not in" in refused("birdsnap:test")
+    text(root / "birdsnap/images.txt", "url path", "http://a Wren/1.jpg")
+    assert "images.txt is not a list with tabs that has the column 'path'" in refused(
+        "birdsnap:test"
+    )
+    (root / "birdsnap/test_images.txt").unlink()
+    assert "test_images.txt is missing" in refused("birdsnap:train")
+
+
 @pytest.mark.parametrize(
     "name, said",
     [
@@ -200,15 +235,79 @@ def test_missing_data_is_one_line_with_the_remedy(name: str, said: str, root: Pa
     assert "\n" not in str(found.value) and not list(root.iterdir())
 
 
+def test_parts_of_a_set_that_are_missing_are_named(root: Path) -> None:
+    """torchvision says "Dataset not found" of most of them, and tells the user to download it."""
+    cases: list[tuple[Callable[[Path], object], dict[str, str]]] = [
+        (food, {"food-101/images": "food101:train", "meta/test.json": "food101:test"}),
+        (cars, {"devkit/cars_meta.mat": "cars:train", "stanford_cars/cars_test": "cars:test"}),
+        (aircraft, {"images_variant_val.txt": "aircraft:trainval"}),
+        (dtd, {"labels/val1.txt": "dtd:val"}),
+        (pets, {"annotations/test.txt": "pets:test"}),
+        (flowers, {"flowers-102/jpg": "flowers102:val"}),
+    ]
+    for write, parts in cases:
+        write(root)
+        for part, name in parts.items():
+            place = next(path for path in root.rglob("*") if str(path).endswith(f"/{part}"))
+            away = place.rename(place.with_name("away"))
+            assert f"{place} is missing" in refused(name)
+            away.rename(place)
+
+
 def test_a_missing_image_is_named(root: Path) -> None:
     food(root)
     (root / "food-101/images/ramen/1.jpg").unlink()
-    with pytest.raises(InputError, match="names 2 images; 1 of them do not exist, such as .*1.jpg"):
-        open_images("food101:train")
+    assert "names 2 images; 1 of them do not exist, such as " in refused("food101:train")
+    write_grey(root / "food-101/images/ramen/1.JPG", 0)
+    assert "ramen/1.jpg (there is 1.JPG: rename it)" in refused("food101:train")
+
+
+def refused(name: str) -> str:
+    with pytest.raises(InputError) as error:
+        open_images(name)
+    assert "\n" not in str(error.value)
+    return str(error.value)
 
 
 def test_a_damaged_list_is_one_line(root: Path) -> None:
-    aircraft(root)
+    for write in (aircraft, food, cars, sun):
+        write(root)
     text(root / "fgvc-aircraft-2013b/data/images_variant_val.txt", "30 Concorde")
-    with pytest.raises(InputError, match="aircraft:val was not found, or is damaged"):
-        open_images("aircraft:val")
+    text(root / "food-101/meta/train.json", '["ramen/1"]')
+    (root / "stanford_cars/devkit/cars_train_annos.mat").write_bytes(b"MATLAB 7.3" + bytes(600))
+    (root / "SUN397/Partitions/Testing_01.txt").write_bytes(b"PK\x03\x04\xff\xfe")
+    for name in ("aircraft:val", "food101:train", "cars:train"):
+        assert f"{name} is damaged, or not complete (" in refused(name)
+    assert "Testing_01.txt cannot be read as a list of images" in refused("sun397:test")
+
+
+def test_class_numbers_of_a_part_of_the_lists(root: Path) -> None:
+    """Lists without one of the classes between: their numbers would point to other classes."""
+    pets(root)
+    lines = ("Abyssinian_1 1 1 1", "great_pyrenees_1 16 2 1")
+    text(root / "oxford-iiit-pet/annotations/trainval.txt", *lines)
+    assert (
+        "great_pyrenees_1.jpg has the class number 15, but the lists name 2 classes, 0 to 1"
+        in refused("pets:trainval")
+    )
+
+
+def test_the_lists_of_trainval_have_the_same_classes(root: Path) -> None:
+    """torchvision numbers the classes of each list of DTD by itself."""
+    dtd(root)
+    text(root / "dtd/dtd/labels/val1.txt", "woven/woven_1.jpg")
+    assert "the lists of train and val have different classes (banded)" in refused("dtd:trainval")
+
+
+def test_a_set_at_a_wrong_level_is_found(root: Path) -> None:
+    dtd(root / "archives")
+    said = refused("dtd:train")
+    assert (
+        f"dtd/dtd is missing (but there is {root}/archives/dtd: is it at the wrong level?)" in said
+    )
+    (root / "101_ObjectCategories").mkdir()
+    assert f"(but there is {root}/101_ObjectCategories: is it at" in refused("caltech101:test")
+    (root / "caltech-101").mkdir()
+    assert "(did you mean 'caltech-101'?)" in refused("caltech101:test")
+    (root / "dtd/images").mkdir(parents=True)
+    assert f"(but {root}/dtd itself has this name: is the folder above" in refused("dtd:train")

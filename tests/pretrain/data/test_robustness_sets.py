@@ -69,7 +69,7 @@ def test_imagenet_c(root: Path, below: bool) -> None:
         corrupt(root / "imagenet-c" / (archive if below else ""), name)
     data = open_images("imagenet_c:test")
     assert len(data) == 15 * 5 * 2 and data.classes == ["n01", "n02"]
-    names = [corruption_of(data.name(index)) for index in range(len(data))]
+    names = [corruption_of(data.name(index))[0] for index in range(len(data))]
     assert list(dict.fromkeys(names)) == list(CORRUPTIONS)
     of_fog = [pair for name, pair in zip(names, content(data)) if name == "fog"]
     assert of_fog == [
@@ -83,7 +83,8 @@ def test_own_folder_in_that_layout(root: Path) -> None:
         corrupt(root / "mine", name, ("2", "10"))
     (root / "mine/.git").mkdir()
     data = open_images("corrupted:mine")
-    assert [corruption_of(data.name(i)) for i in range(8)] == ["dust"] * 4 + ["rain"] * 4
+    found = [corruption_of(data.name(i)) for i in range(8)]
+    assert found == [(name, number) for name in ("dust", "rain") for number in "2 2 10 10".split()]
     assert [grey for _, grey in content(data)][:4] == [20, 120, 100, 200]
     assert len(open_images(f"corrupted:{root}/mine")) == 8
 
@@ -113,7 +114,7 @@ def test_bad_input_ends_in_a_line(root: Path) -> None:
         "imagenet_c:test": "fog/3 is missing",
         "imagenet_c:extra": "speckle_noise is missing",
         "corrupted:uneven": "rain has the severities 1, 2, 3, 4, 5, but dust has 1, 2",
-        "corrupted:classes": "rain/2 has different class folders",
+        "corrupted:classes": "class folders than the severities before it (n01); unpack",
         "corrupted:deep": "is in a folder below its class folder",
         "corrupted:empty": "has no folders; expected",
         "corrupted:absent": "absent is missing; expected",

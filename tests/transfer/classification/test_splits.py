@@ -45,8 +45,11 @@ def test_splits(tmp_path: Path) -> None:
             open_splits(name + "train", name + other)
     with pytest.raises(InputError, match="has no labels"):
         open_splits(name + "train", name + "flat")
-    with pytest.raises(InputError, match="has only one class"):
+    with pytest.raises(InputError, match="classification needs at least two$"):
         open_splits(name + "one", name + "one")
+    _write(tmp_path, "deep/deep/a/0.png", "deep/deep/b/0.png")
+    with pytest.raises(InputError, match="are in folders such as .*/deep/deep/a: if these are"):
+        open_splits(name + "deep", name + "deep")
     with pytest.raises(InputError, match="add DATASETS.TEST folder:FOLDER:val"):
         open_splits(name + "train", "")
     with pytest.raises(InputError, match="LIMIT_PER_CLASS -1"):

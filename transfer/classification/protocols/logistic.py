@@ -29,6 +29,7 @@ from transfer.classification.protocols.protocol import (
     Data,
     OnFeatures,
     open_labelled,
+    open_objects,
 )
 from transfer.classification.rates import OF_PENALTY, split_holdout
 from transfer.classification.replicates import average_precisions
@@ -63,7 +64,7 @@ def check(cfg: CfgNode, trials: int) -> Data:
             f"LOGISTIC.METRIC {ELEVEN_POINT_MAP} needs a validation set: set LOGISTIC.VAL, such as "
             "voc:VOC2007:val"
         )
-    data = _open_objects(cfg) if several else open_labelled(cfg)
+    data = open_objects(cfg) if several else open_labelled(cfg)
     held = _held_out(data.train, cfg)
     return replace(data, drawn={cfg.SEED + trial: held for trial in range(trials)})
 
@@ -134,10 +135,6 @@ def _mean(found: np.ndarray) -> float:
     return float(np.nanmean(found))
 
 
-def _open_objects(cfg: CfgNode) -> Data:
-    return Data(*open_object_splits(cfg.DATASETS.TRAIN, cfg.DATASETS.TEST), identity=cfg)
-
-
 def _held_out(train: Split, cfg: CfgNode) -> np.ndarray:
     """Returns the rows of the validation images: those of LOGISTIC.VAL, or a share of each class.
 
@@ -158,6 +155,11 @@ def _held_out(train: Split, cfg: CfgNode) -> np.ndarray:
     missing = [name for name in names if name not in places]
     if missing or len(names) == len(train):
         said = f"{missing[0]} is not in it" if missing else "all of its images are in it"
+        if missing and sets.LIMIT_PER_CLASS:
+            said += (
+                f", since DATASETS.LIMIT_PER_CLASS {sets.LIMIT_PER_CLASS} takes the first images "
+                "of each class; set it to 0, or LOGISTIC.VAL to '' to hold out a share of them"
+            )
         raise InputError(
             f"LOGISTIC.VAL {node.VAL} must be a part of DATASETS.TRAIN {sets.TRAIN}, such as val "
             f"of trainval: {said}"

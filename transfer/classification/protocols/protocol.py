@@ -20,7 +20,7 @@ from transfer.classification.crops import ImageTransform
 from transfer.classification.defaults import reads
 from transfer.classification.features.extract import Extracted, Features
 from transfer.classification.score import Score
-from transfer.classification.splits import Split, open_splits
+from transfer.classification.splits import Split, open_object_splits, open_splits
 from transfer.classification.trained_head import HeadOfTrial
 from transfer.trials.task import Job, Trial
 
@@ -166,6 +166,22 @@ def open_labelled(cfg: CfgNode) -> Data:
     sets = cfg.DATASETS
     limits = (sets.LIMIT_PER_CLASS, sets.TEST_LIMIT_PER_CLASS)
     return Data(*open_splits(sets.TRAIN, sets.TEST, *limits), identity=cfg)
+
+
+def open_objects(cfg: CfgNode) -> Data:
+    """Opens the splits of a protocol on images with several labels, the classes of their objects.
+
+    Raises InputError, also for a limit of the images per class: an image counts for several.
+    """
+    sets = cfg.DATASETS
+    for key in ("LIMIT_PER_CLASS", "TEST_LIMIT_PER_CLASS"):
+        if sets[key]:
+            raise InputError(
+                f"DATASETS.{key} {sets[key]} is for images with one label each, but those of "
+                f"{sets.TRAIN} have several; set it to 0, or name a list of fewer images, such as "
+                "voc:FOLDER:SPLIT"
+            )
+    return Data(*open_object_splits(sets.TRAIN, sets.TEST), identity=cfg)
 
 
 def check_counts(key: str, values: Sequence[float], what: str) -> None:

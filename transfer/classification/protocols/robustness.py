@@ -26,6 +26,7 @@ from pretrain.common.distributed import from_main, is_main
 from pretrain.common.errors import InputError
 from pretrain.common.lookup import find
 from pretrain.common.run_files import CONFIG, RECORD
+from pretrain.data.folders import WORDNET_ID
 from pretrain.data.robustness_sets import CORRUPTIONS, corruption_of
 from transfer.checkpoints.weights import Weights
 from transfer.classification.defaults import get_defaults
@@ -175,7 +176,8 @@ def score(job: ClassificationJob, trial: Trial, weights: Weights) -> Score:
     columns = test.labels.unique() if cfg.HEAD.CLASSES == "present" else None
     right = torch.zeros(len(test), 2, dtype=torch.bool)
     groups = corruptions(test)
-    for rows in groups.values():  # one after the other: ImageNet-C's features are 30 GB
+    for severities in groups.values():  # one after the other: ImageNet-C's features are 30 GB
+        rows = torch.cat(severities)
         part = test if len(groups) == 1 else test.subset(rows.tolist())
         features = extract_features(
             weights,
@@ -219,14 +221,17 @@ def head_hits(
     return torch.cat(found)
 
 
-def corruptions(test: Split) -> dict[str, Tensor]:
-    """Returns {corruption: numbers of its images}; {"": all} for a set without corruptions."""
+def corruptions(test: Split) -> dict[str, list[Tensor]]:
+    """Returns {corruption: the numbers of its images, by severity}; {"": [all]} for a set without
+    corruptions.
+    """
     if test.name.partition(":")[0] not in CORRUPTED:
-        return {"": torch.arange(len(test))}
-    rows: dict[str, list[int]] = {}
+        return {"": [torch.arange(len(test))]}
+    rows: dict[str, dict[str, list[int]]] = {}
     for index in range(len(test)):
-        rows.setdefault(corruption_of(test.images.name(index)), []).append(index)
-    return {name: torch.tensor(indices) for name, indices in rows.items()}
+        corruption, severity = corruption_of(test.images.name(index))
+        rows.setdefault(corruption, {}).setdefault(severity, []).append(index)
+    return {name: list(map(torch.tensor, found.values())) for name, found in rows.items()}
 
 
 def mean_corruption_error(top1: Mapping[str, float]) -> float:
@@ -240,18 +245,23 @@ def mean_corruption_error(top1: Mapping[str, float]) -> float:
     return 100.0 * sum(ratios) / len(ratios)
 
 
-def _score(right: Tensor, test: Split, groups: Mapping[str, Tensor], *, count: int) -> Score:
+def _score(
+    right: Tensor, test: Split, groups: Mapping[str, Sequence[Tensor]], *, count: int
+) -> Score:
     """Returns the metrics of M images, (M, 2) bool; `count` classes could be predicted."""
     per_class = per_class_accuracies({"top1": right[:, 0]}, test.labels, test.classes)
-    top1 = {name: _percent(right[rows, 0]) for name, rows in groups.items()}
+    # The mean over severities, which is not that over images if a severity has fewer of them
+    top1 = {
+        name: sum(_percent(right[rows, 0]) for rows in severities) / len(severities)
+        for name, severities in groups.items()
+    }
     if "" in groups:
         metrics = {"top1": top1[""]}
         if count > 5:
             metrics["top5"] = _percent(right[:, 1])
         correct = {name: right[:, n].numpy() for n, name in enumerate(metrics)}
         return Score(metrics, per_class, outcomes=Outcomes(correct), views=len(test))
-    # The mean over corruptions, which is not that over images if a severity has fewer of them. The
-    # same photograph is there many times, so no replicates are drawn: they would be too narrow.
+    # The same photograph is there many times, so no replicates are drawn: they would be too narrow.
     metrics = {"top1": sum(top1.values()) / len(top1)}
     if test.name == "imagenet_c:test":
         metrics["mCE"] = mean_corruption_error(top1)
@@ -278,7 +288,7 @@ def _open_test(cfg: CfgNode, classes: Sequence[str]) -> Split:
                 f"{name} has {len(test.classes)} numbered class folders, but the head has "
                 f"{len(classes)} classes; name a set that has a folder for each class"
             )
-        test = replace(test, classes=tuple(classes))
+        test = replace(test, classes=numbered(name, test.classes, classes))
     test = relabelled(test, classes)
     present = len(test.labels.unique())
     if cfg.HEAD.CLASSES == "all" and present < len(classes):
@@ -288,6 +298,26 @@ def _open_test(cfg: CfgNode, classes: Sequence[str]) -> Split:
             "ImageNet-R and -A do, or name a complete test set"
         )
     return test
+
+
+def numbered(name: str, numbers: Sequence[str], classes: Sequence[str]) -> tuple[str, ...]:
+    """Returns the head's class for each number: the number itself if the head's classes have such
+    names, otherwise the WordNet id at this place of the sorted ids, as ImageNet-V2's authors count.
+
+    Raises:
+        InputError: the head's classes have other names, whose order says nothing of the numbers.
+    """
+    if set(numbers) == set(classes):
+        return tuple(numbers)
+    unlike = [one for one in classes if not WORDNET_ID.fullmatch(one)]
+    if unlike:
+        raise InputError(
+            f"{name}: its folder N has the class whose WordNet id is the N-th of the sorted ids, "
+            f"but the head's classes are not such ids ({unlike[0]!r}); train the head on class "
+            "folders that are named n01440764 and so on, or give the test images class folders "
+            "with the head's names, as folder:FOLDER"
+        )
+    return tuple(sorted(classes))
 
 
 def _check_training_data(heads: Sequence[HeadOfTrial], train: Split) -> None:

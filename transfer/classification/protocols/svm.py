@@ -28,9 +28,9 @@ from transfer.classification.protocols.protocol import (
     OnFeatures,
     arrays,
     check_counts,
+    open_objects,
 )
 from transfer.classification.score import Outcomes, Score
-from transfer.classification.splits import open_object_splits
 
 EPS = 1e-5  # VISSL adds it to the norm
 LOW_SHOT = "svm_lowshot"
@@ -46,12 +46,12 @@ def check(cfg: CfgNode, trials: int) -> Data:
             raise InputError(f"SVM.{key} {node[key]} must be {lowest} or more")
     if low_shot:
         check_counts("SVM.SHOTS", node.SHOTS, "numbers of images")
-    train, test = open_object_splits(cfg.DATASETS.TRAIN, cfg.DATASETS.TEST)
-    targets = train.labels.numpy()
-    check_targets(targets, test.labels.numpy(), node.FOLDS, train.classes)
+    data = open_objects(cfg)
+    targets, classes = data.train.labels.numpy(), data.train.classes
+    check_targets(targets, data.test.labels.numpy(), node.FOLDS, classes)
     for shots in node.SHOTS if low_shot else ():
-        sample_shots(targets, shots, cfg.SEED, train.classes)
-    return Data(train, test, cfg)
+        sample_shots(targets, shots, cfg.SEED, classes)
+    return data
 
 
 def score(job: ClassificationJob, bank: Features, queries: Features, seed: int) -> Score:

@@ -32,7 +32,8 @@ SHORT = {
     "robustness": "HEAD.RUN {root}/head",
     "kshot": "KSHOT.SHOTS (1,2)",
     "svm": (
-        "DATASETS.TRAIN voc:digits_voc:train DATASETS.TEST voc:digits_voc:test SVM.COSTS (1.0,) "
+        "DATASETS.TRAIN voc:digits_voc:train DATASETS.TEST voc:digits_voc:test "
+        "DATASETS.LIMIT_PER_CLASS 0 SVM.COSTS (1.0,) "
         "SVM.FOLDS 2 SVM.SHOTS (1,) PROTOCOL.RESIZE 64 PROTOCOL.IMAGE_SIZE 64"
     ),
     "train_on_crops": (

@@ -11,18 +11,21 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageFilter
+from PIL import Image
 
 from pretrain.common.errors import InputError
 from pretrain.data.robustness_sets import CORRUPTIONS, SEVERITIES
 from pretrain.digits.dataset import make_digits
+from tests.transfer.classification.slow_features import features
 from tools.report import main as report
 from tools.train_cls import main
 from transfer.classification.protocols.robustness import (
     head_hits,
     mean_corruption_error,
+    numbered,
 )
 from transfer.classification.trained_head import TrainedHead
 
@@ -32,6 +35,7 @@ WORDS = (
     "folder:digits_cls:train"
 ).split()
 TEST = "DATASETS.TEST folder:digits_cls:test".split()
+WORDNET = [f"n{100 + 7 * number:08d}" for number in range(12)]
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +64,45 @@ def run(root: Path, output: Path, *words: str, trials: int = 1) -> int:
 
 def record(folder: Path, trial: int = 0) -> dict[str, Any]:
     return json.loads((folder / f"trial_{trial}/record.json").read_text())
+
+
+def names_and_numbers(root: Path, names: list[str]) -> None:
+    """Twelve classes of one colour each, below `names`, and the same images below V2's numbers."""
+    rng = np.random.default_rng(5)
+    for number, name in enumerate(names):
+        for split, count in (("train", 12), ("test", 6)):
+            for image in range(count):
+                pixels = rng.normal(20 * number, 30, (32, 32, 3)).clip(0, 255).astype(np.uint8)
+                folders = [root / split / name]
+                if split == "test":
+                    folders.append(root / f"imagenetv2-top-images/{number}")
+                for folder in folders:
+                    folder.mkdir(parents=True, exist_ok=True)
+                    Image.fromarray(pixels).save(folder / f"{image}.png")
+
+
+def train_on_colours(root: Path, names: list[str]) -> list[str]:
+    """Writes the images of `names_and_numbers` and runs `head` on them; returns their data keys."""
+    names_and_numbers(root, names)
+    data = ["DATASETS.TRAIN", f"folder:{root}:train", "DATASETS.TEST", f"folder:{root}:test"]
+    words = ["--config", "linear.yaml", "--weights", "random", "--output", str(root / "head")]
+    steps = ["SOLVER.EPOCHS", "5", "SOLVER.LR_PER_256", "(1.0,)"]
+    assert main([*words, *WORDS, *data, *steps]) == 0
+    return data
+
+
+@pytest.fixture(scope="module")
+def colours(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A head that is right about half of its test images: of digits, few are right by chance."""
+    root = tmp_path_factory.mktemp("colours")
+    train_on_colours(root, WORDNET)
+    assert 30 < record(root / "head")["metrics"]["top1"] < 90
+    return root
+
+
+def run_on_colours(root: Path, output: Path, test: str, *words: str) -> int:
+    sets = ["DATASETS.TRAIN", f"folder:{root}:train", "DATASETS.TEST", test]
+    return run(root, output, *sets, *words)
 
 
 def test_the_heads_own_test_set_gives_its_own_result(root: Path, tmp_path: Path) -> None:
@@ -113,28 +156,27 @@ def test_it_is_never_in_the_column_of_linear(root: Path, tmp_path: Path) -> None
     assert sorted((row["task"], row["n"]) for row in rows) == [("linear", "2"), ("robustness", "1")]
 
 
-def part(root: Path, folder: Path, classes: tuple[str, ...]) -> None:
-    for name in classes:
-        shutil.copytree(root / "digits_cls/test" / name, folder / name)
-
-
-def test_only_present_classes_can_be_predicted(root: Path, tmp_path: Path) -> None:
-    """Three of ten classes, as ImageNet-R's 200 of 1,000; a loop over images is the reference."""
-    names = tuple(sorted(path.name for path in (root / "digits_cls/test").iterdir()))
-    part(root, tmp_path / "imagenet-r", (names[1], names[4], names[7]))
-    words = ["DATASETS.TEST", f"folder:{tmp_path / 'imagenet-r'}"]
-    assert run(root, tmp_path / "all", *words) == 2
-    assert run(root, tmp_path / "out", *words, "HEAD.CLASSES", "present") == 0
+def test_only_present_classes_can_be_predicted(colours: Path, tmp_path: Path) -> None:
+    """Four of twelve classes, as ImageNet-R's 200 of 1,000; a loop over images is the reference."""
+    present, folder = [1, 4, 5, 6], tmp_path / "imagenet-r"
+    for place in present:
+        shutil.copytree(colours / "test" / WORDNET[place], folder / WORDNET[place])
+    assert run_on_colours(colours, tmp_path / "all", f"folder:{folder}") == 2
+    words = ["HEAD.CLASSES", "present"]
+    assert run_on_colours(colours, tmp_path / "out", f"folder:{folder}", *words) == 0
     found = record(tmp_path / "out")
-    assert list(found["metrics"]) == ["top1"], "top-5 of three classes says nothing"
-    assert {n for n, v in found["per_class"]["top1"].items() if v is not None} == {
-        names[1],
-        names[4],
-        names[7],
-    }
-    # never below the accuracy of these images among all classes
-    whole = record(root / "head")["per_class"]["top1"]
-    assert found["metrics"]["top1"] >= sum(whole[names[n]] for n in (1, 4, 7)) / 3 - 1e-9
+    assert list(found["metrics"]) == ["top1"], "top-5 of four classes says nothing"
+    per_class = found["per_class"]["top1"]
+    assert [WORDNET.index(name) for name, v in per_class.items() if v is not None] == present
+    head, right, among_all = TrainedHead.read(colours / "head/trial_0/head.pth"), [], []
+    for path in sorted(folder.rglob("*.png")):
+        row = features([np.asarray(Image.open(path))], side=32)
+        logits = head.logits(torch.from_numpy(row).float())[0]
+        best = max(present, key=lambda place: float(logits[place]))
+        right.append(WORDNET[best] == path.parent.name)
+        among_all.append(WORDNET[int(logits.argmax())] == path.parent.name)
+    assert found["metrics"]["top1"] == pytest.approx(100 * sum(right) / len(right))
+    assert sum(right) > sum(among_all) > 0, "the other classes would have won sometimes"
 
 
 def test_hits_equal_a_loop_over_images() -> None:
@@ -170,31 +212,64 @@ def test_v2s_folder_names_are_numbers_of_the_classes(root: Path, tmp_path: Path)
         shutil.rmtree(folder)
 
 
-def test_corruptions(root: Path, tmp_path: Path) -> None:
-    """Each corruption's accuracy is that of a run on its images alone; top1 is their mean."""
-    for name, radius in (("blur", 1.0), ("none", 0.0)):
+@pytest.mark.parametrize(
+    "names",
+    [WORDNET, [str(number) for number in range(12)]],
+    ids=["WordNet ids", "numbers"],
+)
+def test_v2s_numbers_among_classes_in_the_order_of_texts(
+    names: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Twelve classes notice it: as texts, 10 and 11 come before 2, in a head's classes too."""
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
+    train_on_colours(tmp_path, names)
+    assert run_on_colours(tmp_path, tmp_path / "v2", "imagenet_v2:top-images") == 0
+    ours, its = record(tmp_path / "v2"), record(tmp_path / "head")
+    assert ours["metrics"] == its["metrics"] and ours["per_class"] == its["per_class"]
+    assert its["metrics"]["top1"] > 30, "wrong labels would be seen"
+
+
+def test_v2_needs_a_head_whose_classes_have_an_order() -> None:
+    """Names in a language are not in the order of WordNet's ids."""
+    numbers = [str(number) for number in range(3)]
+    assert numbered("v2", numbers, ["n00000005", "n00000001", "n00000003"]) == (
+        "n00000001",
+        "n00000003",
+        "n00000005",
+    )
+    assert numbered("v2", numbers, ["2", "0", "1"]) == ("0", "1", "2")
+    with pytest.raises(InputError, match="the head's classes are not such ids .'goldfish'.; train"):
+        numbered("v2", numbers, ["n00000005", "goldfish", "tench"])
+
+
+def test_corruptions(colours: Path, tmp_path: Path) -> None:
+    """Each severity's accuracy is that of a run on its images alone, also if one has fewer of them;
+    a corruption has the mean of its severities, and top1 is the mean of the corruptions.
+    """
+    images = sorted((colours / "test").rglob("*.png"))
+    for name, shift in (("bright", 25), ("none", 0)):
         for severity in ("1", "2"):
-            for path in sorted((root / "digits_cls/test").rglob("*.png")):
+            for path in images[:: 1 + (name == "bright" and severity == "2")]:
                 to = tmp_path / "set" / name / severity / path.parent.name / path.name
                 to.parent.mkdir(parents=True, exist_ok=True)
-                blur = ImageFilter.GaussianBlur(radius * int(severity))
-                Image.open(path).filter(blur).save(to)
-    assert run(root, tmp_path / "out", "DATASETS.TEST", f"corrupted:{tmp_path / 'set'}") == 0
+                Image.open(path).point(lambda v: v + shift * int(severity)).save(to)
+    assert run_on_colours(colours, tmp_path / "out", f"corrupted:{tmp_path / 'set'}") == 0
     metrics = record(tmp_path / "out")["metrics"]
-    assert set(metrics) == {"top1", "blur_top1", "none_top1"}, "mCE is only of ImageNet-C"
+    assert set(metrics) == {"top1", "bright_top1", "none_top1"}, "mCE is only of ImageNet-C"
     alone = []
     for severity in ("1", "2"):
-        data = f"folder:{tmp_path / 'set/blur'}:{severity}"
-        assert run(root, tmp_path / severity, "DATASETS.TEST", data) == 0
+        data = f"folder:{tmp_path / 'set/bright'}:{severity}"
+        assert run_on_colours(colours, tmp_path / severity, data) == 0
         alone.append(record(tmp_path / severity)["metrics"]["top1"])
-    assert metrics["blur_top1"] == pytest.approx(sum(alone) / 2)
-    assert metrics["none_top1"] == record(root / "head")["metrics"]["top1"]
-    assert metrics["top1"] == pytest.approx((metrics["blur_top1"] + metrics["none_top1"]) / 2)
+    assert metrics["bright_top1"] == pytest.approx(sum(alone) / 2) and alone[0] != alone[1]
+    assert metrics["none_top1"] == record(colours / "head")["metrics"]["top1"] != alone[0]
+    assert metrics["top1"] == pytest.approx((metrics["bright_top1"] + metrics["none_top1"]) / 2)
 
 
-def test_imagenet_c_has_mce(root: Path, tmp_path: Path) -> None:
-    folder = root / "imagenet-c"
-    images = sorted((root / "digits_cls/test").rglob("*.png"))
+def test_imagenet_c_has_mce(colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(colours))
+    folder = colours / "imagenet-c"
+    images = sorted((colours / "test").rglob("*.png"))
     chosen = {path.parent.name: path for path in images}
     try:
         for number, name in enumerate(CORRUPTIONS):
@@ -203,12 +278,13 @@ def test_imagenet_c_has_mce(root: Path, tmp_path: Path) -> None:
                     to = folder / name / severity / kind / "0.png"
                     to.parent.mkdir(parents=True, exist_ok=True)
                     Image.open(path).point(lambda v, n=number: v * (15 - n) // 15).save(to)
-        assert run(root, tmp_path / "out", "DATASETS.TEST", "imagenet_c:test") == 0
+        assert run_on_colours(colours, tmp_path / "out", "imagenet_c:test") == 0
     finally:
         shutil.rmtree(folder)
     metrics = record(tmp_path / "out")["metrics"]
     top1 = {name: metrics[f"{name}_top1"] for name in CORRUPTIONS}
     assert metrics["mCE"] == pytest.approx(mean_corruption_error(top1))
+    assert len(set(top1.values())) > 3, "corruptions that differ"
     assert report([str(tmp_path / "out"), "--output", str(tmp_path / "report")]) == 0
 
 
@@ -239,7 +315,8 @@ def test_a_file_that_is_not_a_head(tmp_path: Path) -> None:
 def test_bad_input_ends_in_a_line(
     root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    part(root, tmp_path / "other", ("0", "1"))
+    for name in ("0", "1"):
+        shutil.copytree(root / "digits_cls/test" / name, tmp_path / "other" / name)
     (tmp_path / "other/1").rename(tmp_path / "other/x")
     shutil.copytree(root / "head", tmp_path / "old")
     old = record(tmp_path / "old")

@@ -165,6 +165,9 @@ def test_bad_input(digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture) 
         return capsys.readouterr().err
 
     assert "fewer than the 59 folds of SVM.FOLDS" in line("svm_voc07.yaml", "SVM.FOLDS", "59")
+    for key in ("DATASETS.LIMIT_PER_CLASS", "DATASETS.TEST_LIMIT_PER_CLASS"):
+        said = line("svm_voc07.yaml", key, "2")
+        assert f"{key} 2 is for images with one label each" in said
     assert "SVM.COSTS (0.0,)" in line("svm_voc07.yaml", "SVM.COSTS", "(0.0,)")
     assert "SVM.SHOTS 96" in line("svm_voc07_lowshot.yaml", "SVM.SHOTS", "(96,)")
     assert "is not a detection data set; give voc:" in line(
