@@ -151,26 +151,31 @@ def source_network(found: Found, weights: Weights) -> nn.Module:
         return PlainConvNext(tensors, layout, weights.architecture.get("last_norm_eps", 1e-6))
     if layout == "efficientnet_lite":
         return PlainEfficientNetLite(tensors, REPEATS[backbone])
-    if is_timm_convnet(backbone):
-        network = build_timm_convnet(backbone)
-        _fill(network, tensors)
-        return TimmConvNet(network).eval()
+    # A network on meta has no values: the file's own take their place.
     if layout in ROWS:
-        foreign = Detectron2ResNet(backbone, stride, weights.architecture.get("padding"))
+        with torch.device("meta"):
+            foreign = Detectron2ResNet(backbone, stride, weights.architecture.get("padding"))
         try:
             return fill_foreign(foreign, tensors, ROWS[layout])
         except KeyError as error:
             raise ProofError(f"the source has no {error.args[0]}") from error
-    if layout == "detectron2":
-        return _fill(Detectron2ResNet(backbone, stride), tensors)
-    if layout == "hf_resnet":
-        return _fill(HfResNet(backbone, stride), tensors)
-    if layout == "numeric":
-        return _fill(Numeric(backbone), {f"layers.{name}": t for name, t in tensors.items()})
-    network = build_resnet(backbone)
-    if stride:
-        stride_in_1x1(network)
-    return _fill(network, tensors)
+    network: nn.Module
+    with torch.device("meta"):
+        if is_timm_convnet(backbone):
+            network = build_timm_convnet(backbone)
+        elif layout == "detectron2":
+            network = Detectron2ResNet(backbone, stride)
+        elif layout == "hf_resnet":
+            network = HfResNet(backbone, stride)
+        elif layout == "numeric":
+            network = Numeric(backbone)
+            tensors = {f"layers.{name}": t for name, t in tensors.items()}
+        else:
+            network = build_resnet(backbone)
+            if stride:
+                stride_in_1x1(network)
+    network = _fill(network, tensors)
+    return TimmConvNet(network).eval() if is_timm_convnet(backbone) else network
 
 
 def load_layout(

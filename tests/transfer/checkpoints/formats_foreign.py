@@ -182,7 +182,7 @@ def write_bundle(
             network has a small file; b"": each tensor has its own values.
     """
     types_ = {torch.float32: 1, torch.int64: 9}
-    entries, data = [(b"", b"\x08\x01\x1a\x02\x08\x01")], b""
+    entries, data = [(b"", b"\x08\x01\x1a\x02\x08\x01")], bytearray()
     for name in sorted(tensors):
         value = tensors[name].contiguous().numpy()
         raw = value.tobytes()

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 import torchvision
 from torch import Tensor, nn
 
+from pretrain.backbones.resnet import BACKBONES
 from pretrain.data.preprocess import IMAGENET_STD, Preprocess
 from transfer.checkpoints.build import build_frozen_backbone, build_trunk
 from transfer.checkpoints.convert import check
@@ -23,6 +24,13 @@ from transfer.checkpoints.networks.vit_trunk import build_vit
 from transfer.checkpoints.originals.resnet import Detectron2ResNet, pad_same
 from transfer.checkpoints.originals.vit import PlainVit
 from transfer.checkpoints.weights import Weights, make_provenance
+from transfer.checkpoints.writers import write_weights
+
+
+@pytest.fixture(scope="module")
+def resnet50(builders: ModuleType) -> dict[str, Tensor]:
+    """A state that no test changes."""
+    return builders.trained_state("resnet50")
 
 
 def test_preprocessing_by_project() -> None:
@@ -111,13 +119,14 @@ class Slow(nn.Module):
 
 @pytest.mark.parametrize("padding, early", [(None, True), ("same", False), ("same_pool", False)])
 def test_a_frozen_backbone_computes_as_its_architecture(
-    padding: str | None, early: bool, builders: ModuleType
+    padding: str | None, early: bool, resnet50: dict[str, Tensor]
 ) -> None:
-    state = builders.trained_state("resnet50")
+    state = resnet50
     architecture = {"stride_in_1x1": True} if early else {"padding": padding}
     weights = Weights(state, "resnet50", Preprocess(), make_provenance(), architecture=architecture)
-    network = torchvision.models.resnet50().eval()
-    network.load_state_dict(state, strict=False)
+    with torch.device("meta"):
+        network = torchvision.models.resnet50().eval()
+    network.load_state_dict(state, strict=False, assign=True)
     x = torch.randn(1, 3, 64, 80, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         found, expected = build_frozen_backbone(weights)(x), Slow(network, padding, early)(x)
@@ -126,14 +135,14 @@ def test_a_frozen_backbone_computes_as_its_architecture(
     assert not torch.allclose(plain, expected, rtol=1e-3)
 
 
-def test_the_two_frames_agree_on_padding(builders: ModuleType) -> None:
+def test_the_two_frames_agree_on_padding(resnet50: dict[str, Tensor], builders: ModuleType) -> None:
     """`build_trunk`'s and the proof's networks, which pad independently, on even sides."""
-    state = builders.trained_state("resnet50")
-    trunk = build_trunk("resnet50", {"padding": "same"}).eval()
-    trunk.load_state_dict(state)
-    frame = Detectron2ResNet("resnet50", padding="same").eval()
-    renamed = {builders.detectron2_name(name): tensor for name, tensor in state.items()}
-    frame.load_state_dict(renamed)
+    with torch.device("meta"):
+        trunk = build_trunk("resnet50", {"padding": "same"}).eval()
+        frame = Detectron2ResNet("resnet50", padding="same").eval()
+    trunk.load_state_dict(resnet50, assign=True)
+    renamed = {builders.detectron2_name(name): tensor for name, tensor in resnet50.items()}
+    frame.load_state_dict(renamed, assign=True)
     x = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         first, second = trunk.forward_stages(x), frame.forward_stages(x)
@@ -169,9 +178,21 @@ def test_vits_are_known_by_their_shapes(name: str) -> None:
     assert nearest_backbone(state) == (name, 1.0)
 
 
+@pytest.mark.parametrize("name", BACKBONES)
+def test_resnets_are_known_by_their_shapes(name: str) -> None:
+    with torch.device("meta"):
+        state = build_trunk(name, {}).state_dict()
+    assert nearest_backbone(state) == (name, 1.0)
+
+
+# Groups and wide bottlenecks are proven by the smallest network that has both; the names and shapes
+# of all of them are compared in names/test_layouts.py.
 @pytest.mark.parametrize(
     "name",
-    ["wide_resnet50_2", "resnext50_32x4d", pytest.param("resnet50w2", marks=pytest.mark.slow)],
+    [
+        "resnext50_32x4d",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("wide_resnet50_2", "resnet50w2")),
+    ],
 )
 def test_wide_resnets_and_resnexts_are_known_and_proven(
     name: str, builders: ModuleType, tmp_path
@@ -181,12 +202,11 @@ def test_wide_resnets_and_resnexts_are_known_and_proven(
     assert report.weights.backbone == name and not report.failures
 
 
-def test_notes_say_what_readers_must_do(builders: ModuleType, tmp_path) -> None:
-    state = builders.trained_state("resnet50")
+def test_notes_say_what_readers_must_do(resnet50: dict[str, Tensor], tmp_path) -> None:
     architecture = {"padding": "same", "stride_in_1x1": True}
-    from transfer.checkpoints.writers import write_weights
-
-    weights = Weights(state, "resnet50", Preprocess(), make_provenance(), None, (), architecture)
-    write_weights(weights, tmp_path / "w.pkl")
-    notes = " ".join(check(str(tmp_path / "w.pkl"), [".pkl"]).notes)
+    weights = Weights(resnet50, "resnet50", Preprocess(), make_provenance(), None, (), architecture)
+    write_weights(weights, tmp_path / "w.pth")
+    report = check(str(tmp_path / "w.pth"), [".pkl"])
+    assert not report.failures, "a file with torchvision's names strides early, too"
+    notes = " ".join(report.notes)
     assert "STRIDE_IN_1X1 True" in notes and "TensorFlow's padding (same)" in notes

@@ -15,6 +15,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -305,6 +306,7 @@ def _pieces() -> list[str]:
     return [piece for pieces in PIECES.values() for piece in pieces]
 
 
+@lru_cache(maxsize=4096)  # one file asks for the names of all sizes, several times
 def _part_and_leaf(name: str) -> tuple[str, str]:
     """Returns (`attn.qkv`, `bias`) for `blocks.3.attn.qkv.bias`."""
     part, _, leaf = re.sub(r"^blocks\.\d+\.", "", name).rpartition(".")

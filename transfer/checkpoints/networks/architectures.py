@@ -98,8 +98,15 @@ def expected_shapes(backbone: str, counters: bool) -> Shapes:
     Raises:
         InputError: unknown backbone.
     """
-    shapes = _shapes(backbone)
-    return {name: shape for name, shape in shapes.items() if counters or not name.endswith(COUNTER)}
+    return dict(_shapes(backbone) if counters else _counted(backbone))
+
+
+@lru_cache
+def _counted(backbone: str) -> Shapes:
+    """Returns the shapes of the tensors that `nearest_backbone` compares: all but BN's counters.
+    The caller may not change them.
+    """
+    return {name: shape for name, shape in _shapes(backbone).items() if _counts(name)}
 
 
 def whole(shapes: Shapes) -> Shapes:
@@ -122,9 +129,16 @@ def nearest_backbone(state: Mapping[str, Tensor], split: Split = whole) -> tuple
     scores = {}
     others = (vit_candidates, convnext_candidates, efficientnet_lite_candidates)
     for backbone in [*BACKBONES, *(name for kind in others for name in kind(found))]:
-        wanted = split(expected_shapes(backbone, counters=False))
-        shapes = len(found.items() & wanted.items()) / len(found.items() | wanted.items())
-        scores[backbone] = (shapes, len(found.keys() & wanted) / len(found.keys() | wanted))
+        wanted = _counted(backbone)
+        # Most backbones share no name with the file. `split` keeps the names outside of attention.
+        if found.keys().isdisjoint(wanted):
+            scores[backbone] = (0.0, 0.0)
+            continue
+        wanted = split(wanted)
+        names = found.keys() & wanted.keys()
+        equal = sum(found[name] == wanted[name] for name in names)
+        both = len(found) + len(wanted)
+        scores[backbone] = (equal / (both - equal), len(names) / (both - len(names)))
     best = max(scores, key=scores.__getitem__)
     return best, scores[best][1]
 

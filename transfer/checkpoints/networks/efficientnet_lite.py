@@ -8,6 +8,7 @@ Source: tensorflow/tpu models/official/efficientnet/lite/efficientnet_lite_build
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 # by timm's name: blocks of each stage; the first and the last stage are not scaled in depth
@@ -22,4 +23,5 @@ REPEATS = {
 
 def efficientnet_lite_candidates(found: Mapping[str, tuple[int, ...]]) -> list[str]:
     """Returns all sizes if the tensors (canonical names) are an EfficientNet's, otherwise none."""
-    return list(REPEATS) if any(name.startswith("blocks.0.0.conv_dw.") for name in found) else []
+    block = re.compile(r"blocks\.\d+\.\d+\.conv_dw\.")
+    return list(REPEATS) if any(map(block.match, found)) else []

@@ -208,13 +208,14 @@ def vit_candidates(found: Shapes) -> list[str]:
     if not registers and token and patches == rows and _is_square(rows - 1):
         patches = rows - 1
     hidden, gated = _mlp(found)
+    layer_scale = any(re.search(r"\.ls[12]\.", name) for name in found)
     names = []
     for size in SIZES:
         variant = Vit(
             *size[1:],
             patch_size=patch,
             image_size=math.isqrt(max(patches, 1)) * patch if not rope else 14 * patch,
-            layer_scale=any(re.search(r"\.ls[12]\.", name) for name in found),
+            layer_scale=layer_scale,
             hidden=0 if hidden == 4 * size.width and not gated else hidden,
             gated=gated,
             registers=registers,

@@ -67,7 +67,8 @@ def random_trunk(name: str) -> nn.Module:
         ("resnet50", "BN"),
         ("tiny_resnet", "FrozenBN"),
         ("resnext50_32x4d", "BN"),
-        ("wide_resnet50_2", "FrozenBN"),
+        # its bottlenecks are as wide as those of the ResNeXt, without groups
+        pytest.param("wide_resnet50_2", "FrozenBN", marks=pytest.mark.slow),
     ],
 )
 def test_equal_to_torchvision(name: str, norm: str) -> None:
