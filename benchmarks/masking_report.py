@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,11 +51,13 @@ SECONDARY = (
     ("6_unfiltered", "4_mscn"),
     ("8_cell_noise", "4_mscn"),
 )
+KINDS = {"gate": (GATE,), "primary": PRIMARY, "secondary": SECONDARY}
 LEAST_EFFECT = 0.5  # points; an effect below it is refuted at this scale
 LEAST_SEEDS = 3  # seeds that each row of a verdict needs
 GAIN = "resolved, a gain"
 
 Row = Mapping[str, Any]
+Pair = tuple[str, str]  # the first row minus the second
 Values = Mapping[str, Sequence[float]]  # by a row's name: its seeds' values of one endpoint
 
 
@@ -171,7 +173,9 @@ def values_of(rows: Sequence[Row], endpoint: str) -> dict[str, list[float]]:
     return found
 
 
-def compare_all(values: Values) -> dict[tuple[str, str], Compared]:
+def compare_all(
+    values: Values, named: Sequence[Pair] = (*PRIMARY, *SECONDARY), gates: Sequence[Pair] = (GATE,)
+) -> dict[Pair, Compared]:
     """Returns the gate and the named comparisons of one endpoint, if both rows exist. There is one
     spread for all rows, and Holm's method is applied to the named comparisons. The gate is a
     condition, not a claim.
@@ -180,10 +184,10 @@ def compare_all(values: Values) -> dict[tuple[str, str], Compared]:
 
     samples = {name: Sample(found) for name, found in values.items()}
     spread = spread_of(list(samples.values()))
-    named = [pair for pair in (*PRIMARY, *SECONDARY) if all(name in values for name in pair)]
+    named = [pair for pair in named if all(name in values for name in pair)]
     estimates = {
         (a, b): difference(samples[a], samples[b], spread)
-        for a, b in (GATE, *named)
+        for a, b in (*gates, *named)
         if a in values and b in values
     }
     tested = {pair: p for pair in named if (p := p_value(estimates[pair])) is not None}
@@ -200,13 +204,15 @@ def compare_all(values: Values) -> dict[tuple[str, str], Compared]:
 
 
 def value_lines(
-    rows: Sequence[Row], floors: Mapping[str, Mapping[str, Sequence[float]]]
+    rows: Sequence[Row],
+    floors: Mapping[str, Mapping[str, Sequence[float]]],
+    titles: Mapping[str, str] = TITLES,
 ) -> list[str]:
     """Accuracies in percent: mean ± standard deviation over seeds."""
     by_endpoint = {endpoint: values_of(rows, endpoint) for endpoint in ENDPOINTS}
     lines = ["| row | " + " | ".join(ENDPOINTS.values()) + " | n |"]
     lines += ["|---|" + "---|" * len(ENDPOINTS) + "---|"]
-    for name, title in TITLES.items():
+    for name, title in titles.items():
         count = len(by_endpoint[MAIN].get(name, ()))
         cells = [mean_and_std(by_endpoint[endpoint].get(name, ()), 2) for endpoint in ENDPOINTS]
         lines.append(f"| {title} | " + " | ".join(cells) + f" | {count} |")
@@ -216,23 +222,25 @@ def value_lines(
     return lines
 
 
+def short(pair: Pair) -> str:
+    """Returns the names of two rows as text such as "(4) - (2)"."""
+    return " - ".join(f"({name.partition('_')[0]})" for name in pair)
+
+
 def difference_lines(
-    compared: Mapping[str, Mapping[tuple[str, str], Compared]],
+    compared: Mapping[str, Mapping[Pair, Compared]],
+    kinds: Mapping[str, Sequence[Pair]] = KINDS,
+    name_of: Callable[[Pair], str] = short,
 ) -> list[str]:
     """Differences in points with their 95 % intervals and Holm's p."""
     lines = ["| difference | " + " | ".join(ENDPOINTS.values()) + " |"]
     lines += ["|---|" + "---|" * len(ENDPOINTS)]
-    kinds = ((GATE,), "gate"), (PRIMARY, "primary"), (SECONDARY, "secondary")
-    for pairs, kind in kinds:
+    for kind, pairs in kinds.items():
         for pair in pairs:
             cells = [shown(found.get(pair)) for found in compared.values()]
-            lines.append(f"| {short(pair)}, {kind} | " + " | ".join(cells) + " |")
+            words = ", ".join(filter(None, (name_of(pair), kind)))
+            lines.append(f"| {words} | " + " | ".join(cells) + " |")
     return lines
-
-
-def short(pair: tuple[str, str]) -> str:
-    """Returns the names of two rows as text such as "(4) - (2)"."""
-    return " - ".join(f"({name.partition('_')[0]})" for name in pair)
 
 
 def shown(found: Compared | None) -> str:
@@ -262,7 +270,7 @@ def spread_lines(by_endpoint: Mapping[str, Values]) -> list[str]:
     return [f"Pooled standard deviation over seeds: {'; '.join(parts)}."]
 
 
-def verdict_lines(main: Mapping[tuple[str, str], Compared]) -> list[str]:
+def verdict_lines(main: Mapping[Pair, Compared]) -> list[str]:
     """Returns the sentences that the rule allows, given the differences of the grey linear
     probe.
     """
