@@ -151,6 +151,10 @@ def source_network(found: Found, weights: Weights) -> nn.Module:
         return PlainConvNext(tensors, layout, weights.architecture.get("last_norm_eps", 1e-6))
     if layout == "efficientnet_lite":
         return PlainEfficientNetLite(tensors, REPEATS[backbone])
+    if is_timm_convnet(backbone):  # not on meta: some have buffers that no file holds, as BlurPool
+        network = build_timm_convnet(backbone)
+        _fill(network, tensors)
+        return TimmConvNet(network).eval()
     # A network on meta has no values: the file's own take their place.
     if layout in ROWS:
         with torch.device("meta"):
@@ -159,12 +163,9 @@ def source_network(found: Found, weights: Weights) -> nn.Module:
             return fill_foreign(foreign, tensors, ROWS[layout])
         except KeyError as error:
             raise ProofError(f"the source has no {error.args[0]}") from error
-    network: nn.Module
     with torch.device("meta"):
-        if is_timm_convnet(backbone):
-            network = build_timm_convnet(backbone)
-        elif layout == "detectron2":
-            network = Detectron2ResNet(backbone, stride)
+        if layout == "detectron2":
+            network: nn.Module = Detectron2ResNet(backbone, stride)
         elif layout == "hf_resnet":
             network = HfResNet(backbone, stride)
         elif layout == "numeric":
@@ -174,8 +175,7 @@ def source_network(found: Found, weights: Weights) -> nn.Module:
             network = build_resnet(backbone)
             if stride:
                 stride_in_1x1(network)
-    network = _fill(network, tensors)
-    return TimmConvNet(network).eval() if is_timm_convnet(backbone) else network
+    return _fill(network, tensors)
 
 
 def load_layout(
