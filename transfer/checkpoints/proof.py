@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -151,21 +152,19 @@ def source_network(found: Found, weights: Weights) -> nn.Module:
         return PlainConvNext(tensors, layout, weights.architecture.get("last_norm_eps", 1e-6))
     if layout == "efficientnet_lite":
         return PlainEfficientNetLite(tensors, REPEATS[backbone])
-    if is_timm_convnet(backbone):  # not on meta: some have buffers that no file holds, as BlurPool
-        network = build_timm_convnet(backbone)
-        _fill(network, tensors)
-        return TimmConvNet(network).eval()
-    # A network on meta has no values: the file's own take their place.
     if layout in ROWS:
-        with torch.device("meta"):
+        with _unfilled(backbone):
             foreign = Detectron2ResNet(backbone, stride, weights.architecture.get("padding"))
         try:
             return fill_foreign(foreign, tensors, ROWS[layout])
         except KeyError as error:
             raise ProofError(f"the source has no {error.args[0]}") from error
-    with torch.device("meta"):
-        if layout == "detectron2":
-            network: nn.Module = Detectron2ResNet(backbone, stride)
+    network: nn.Module
+    with _unfilled(backbone):
+        if is_timm_convnet(backbone):
+            network = build_timm_convnet(backbone)
+        elif layout == "detectron2":
+            network = Detectron2ResNet(backbone, stride)
         elif layout == "hf_resnet":
             network = HfResNet(backbone, stride)
         elif layout == "numeric":
@@ -175,7 +174,8 @@ def source_network(found: Found, weights: Weights) -> nn.Module:
             network = build_resnet(backbone)
             if stride:
                 stride_in_1x1(network)
-    return _fill(network, tensors)
+    network = _fill(network, tensors)
+    return TimmConvNet(network).eval() if is_timm_convnet(backbone) else network
 
 
 def load_layout(
@@ -189,7 +189,7 @@ def load_layout(
     stride = bool(architecture.get("stride_in_1x1"))
     network: nn.Module  # whose stages are compared
     named: nn.Module  # whose names are the layout's: the network itself, or the one inside it
-    with torch.device("meta"):
+    with _unfilled(backbone):
         if layout == "detectron2":
             network = named = Detectron2ResNet(backbone, stride)
         elif vit is not None:
@@ -255,6 +255,15 @@ def photo(height: int, width: int) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(cut)).permute(2, 0, 1)
 
 
+def _unfilled(backbone: str) -> AbstractContextManager[object]:
+    """Where to build a network that `_fill` gives its values: on meta, which has none itself.
+
+    Some of timm's ConvNets have buffers that no file holds, such as the filter of BlurPool. On meta
+    their values would be lost.
+    """
+    return nullcontext() if is_timm_convnet(backbone) else torch.device("meta")
+
+
 def _fill(network: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module:
     """Sets each of the network's tensors, without copying those in float32.
 
@@ -270,6 +279,8 @@ def _fill(network: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module:
             raise ProofError(f"{name} is {shape}, but the layout has {tuple(own.shape)}")
         chosen[name] = tensors[name].float()
     network.load_state_dict(chosen, strict=False, assign=True)
+    lost = [n for n, own in network.named_buffers() if own.is_meta and not n.endswith(COUNTER)]
+    assert not lost, f"{lost} have no values: build the network outside of meta"
     return network.eval().requires_grad_(False)
 
 
