@@ -19,6 +19,7 @@ from benchmarks.ladder_rows import read_rows  # noqa: E402
 from benchmarks.marked_page import replaced_after  # noqa: E402
 from benchmarks.masking_report import (  # noqa: E402
     ENDPOINTS,
+    MAIN,
     TITLES,
     Pair,
     Row,
@@ -117,21 +118,16 @@ def table_lines(table: Table, rows: Sequence[Row]) -> list[str]:
     """Returns the values of the rows that are in, and the differences once a row has two seeds, as
     Markdown lines.
     """
-    titles = {name: text for name, text in table.titles.items() if any_of(rows, name)}
-    lines = value_lines(rows, {}, titles)
     by_endpoint = {endpoint: values_of(rows, endpoint) for endpoint in ENDPOINTS}
+    titles = {name: text for name, text in table.titles.items() if name in by_endpoint[MAIN]}
+    lines = value_lines(rows, {}, titles)
     compared = {
         endpoint: compare_all(values, table.pairs, ()) for endpoint, values in by_endpoint.items()
     }
-    several = [pair for pair, found in next(iter(compared.values())).items() if found.seeds > 1]
+    several = [pair for pair, found in compared[MAIN].items() if found.seeds > 1]
     if several:
         lines += ["", *difference_lines(compared, {"": several}, table.name_of)]
     return [*lines, "", *spread_lines(by_endpoint)]
-
-
-def any_of(rows: Sequence[Row], name: str) -> bool:
-    """Whether a row of this name is in."""
-    return any(row["name"] == name for row in rows)
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pretrain.common.errors import InputError
+from pretrain.common.findings import first_names
 from pretrain.common.lookup import find
 from pretrain.data.checksums import faults_of, official_sums
 from pretrain.data.file_list import FileList
@@ -150,7 +151,7 @@ def read_natural(name: str, root: Path, split: str) -> FileList:
             differ = sorted(set(other.classes) ^ set(listed[0].classes))
             raise InputError(
                 f"{name}:{split}: the lists of {parts[0]} and {part} have different classes "
-                f"({', '.join(differ[:3]) or 'their order'}), so a number means different classes "
+                f"({first_names(differ) or 'their order'}), so a number means different classes "
                 f"in them; unpack the lists again: {root}/{found.layout}"
             )
     paths = [os.path.relpath(path, root) for part in listed for path in part.paths]

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import ModuleType
@@ -22,6 +22,7 @@ import torchvision
 from safetensors.torch import save_file
 
 from pretrain.common.errors import InputError
+from tests.local_server import start_server
 from tests.transfer.checkpoints import formats_convnets as builders_convnets
 from tests.transfer.checkpoints import test_vits
 from transfer.checkpoints import remote, web
@@ -103,10 +104,7 @@ class Server:
             def log_message(self, *_: object) -> None:
                 pass
 
-        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.http.server_port}"
-        # `shutdown` waits for the next poll
-        threading.Thread(target=self.http.serve_forever, args=(0.01,), daemon=True).start()
+        self.http, self.url = start_server(Handler)
 
 
 @pytest.fixture

@@ -6,9 +6,8 @@ import base64
 import hashlib
 import json
 import re
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ import pytest
 
 import transfer
 from pretrain.digits.dataset import make_digits
+from tests.local_server import start_server
 from tools.convert_weights import main
 from transfer.checkpoints.writers import write_weights
 from transfer.entry.conversion import prove_conversion
@@ -87,10 +87,7 @@ class Hub:
             def log_message(self, *_: object) -> None:
                 pass
 
-        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.http.server_port}"
-        # `shutdown` waits for the next poll
-        threading.Thread(target=self.http.serve_forever, args=(0.01,), daemon=True).start()
+        self.http, self.url = start_server(Handler)
 
 
 @pytest.fixture
